@@ -1,0 +1,134 @@
+"""Pixels of a case as arrays: the image as grey float32 with its own range, the truth as class indices.
+
+EXIF orientation is ignored, in images and masks alike: arrays are in the order of the file. Images of 16 bits
+keep their values; alpha is dropped, never read as grey or as truth.
+"""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unifocal.lab.cases import Case, Dataset
+from unifocal.lab.errors import LabError
+
+# What Pillow raises on damaged files: SyntaxError comes from its PNG reader, struct.error from short headers.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_image(case: Case) -> NDArray[np.float32]:
+    """Return the grey image (H, W); colour by luminance (ITU-R 601, rounded to whole grey levels)."""
+    with _opened(case.image) as picture:
+        if picture.mode in WIDE_MODES:
+            pixels = np.asarray(picture).astype(np.float32)
+        else:
+            # By way of RGBA, which drops palette and transparency without blending them.
+            direct = picture.mode in ("1", "L", "RGB", "RGBA")
+            grey = (picture if direct else picture.convert("RGBA")).convert("L")
+            pixels = np.asarray(grey).astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise LabError(f"expected finite pixels; {case.image} holds NaN or infinity. Repair or remove it.")
+    return pixels
+
+
+def read_mask(case: Case, dataset: Dataset) -> NDArray[np.uint8]:
+    """Return the truth (H, W): positions in ``dataset.classes``; several masks of one case are united.
+
+    With two classes each mask is made binary by `binarise`; with more, the values are the classes, and where
+    masks overlap the higher class wins.
+    """
+    truth: NDArray[np.uint8] | None = None
+    for path in case.masks:
+        values = read_mask_values(path)
+        if len(dataset.classes) == 2:
+            mask = binarise(values)
+        elif values.max() < len(dataset.classes):
+            mask = values.astype(np.uint8)
+        else:
+            raise LabError(
+                f"expected class indices 0..{len(dataset.classes) - 1}; {path} holds {values.max():g}. "
+                "Has the folder changed since it was read?"
+            )
+        if truth is not None and truth.shape != mask.shape:
+            raise LabError(f"expected masks of one size, {truth.shape}; {path} is {mask.shape}.")
+        truth = mask if truth is None else np.maximum(truth, mask)
+    if truth is None:
+        raise LabError(f"expected at least one mask; case {case.id!r} has none.")
+    return truth
+
+
+def binarise(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return 1 where a mask marks the lesion.
+
+    A mask with one positive value marks every positive pixel (0 and 1, or 0 and 255, or all 0). Several
+    positive values mean soft edges (antialiasing, JPEG): then half of the mask's maximum is the threshold.
+    """
+    marks = values.astype(np.float64)
+    top = marks.max()
+    soft = ((marks > 0) & (marks < top)).any()
+    return np.asarray(marks >= top / 2 if soft else marks > 0).astype(np.uint8)
+
+
+def read_mask_values(path: Path) -> NDArray[Any]:
+    """Return the stored values (H, W) of one mask file.
+
+    Bilevel masks give 0 and 1; coloured palettes their indices (the colours only paint the classes), grey
+    palettes their greys; RGB the brightest channel, which is the grey where the channels agree and loses no
+    colour where they differ. Alpha is never read.
+    """
+    with _opened(path) as picture:
+        if picture.mode == "1":
+            return np.asarray(picture).astype(np.uint8)
+        if picture.mode == "L" or picture.mode in WIDE_MODES:
+            return np.asarray(picture)
+        if picture.mode == "P" and not _has_grey_palette(picture):
+            return np.asarray(picture)
+        rgb = np.asarray(picture.convert("RGBA"))[..., :3]
+        return np.asarray(rgb.max(-1))
+
+
+def check_file(path: Path) -> tuple[int, int]:
+    """Return (width, height); a damaged file is a LabError. PNG by its checksums, the rest by decoding."""
+    with _opened(path) as picture:
+        pages = getattr(picture, "n_frames", 1)
+        if pages > 1:
+            raise LabError(f"expected one picture; {path} holds {pages} pages. Save each as its own file.")
+        size = picture.size
+        if picture.format == "PNG":
+            picture.verify()
+        else:
+            picture.load()
+        return size
+
+
+class _opened:
+    """Context: an open Pillow image; damage found on opening or decoding is a LabError naming it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Image.Image:
+        try:
+            self.picture = Image.open(self.path)
+        except DAMAGED as error:
+            raise self._explained(error) from error
+        return self.picture
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.picture.close()
+        if isinstance(error, DAMAGED) and not isinstance(error, LabError):
+            raise self._explained(error) from error
+
+    def _explained(self, error: BaseException) -> LabError:
+        if isinstance(error, FileNotFoundError):
+            return LabError(f"expected an image file; {self.path} is gone. Has the folder changed?")
+        return LabError(f"expected a readable image; {self.path} is damaged or of unknown format ({error}).")
+
+
+def _has_grey_palette(picture: Image.Image) -> bool:
+    palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())

@@ -1,0 +1,91 @@
+"""The loss whose focus depends on the lesion itself: on its size and on the surface that bounds it."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..sums import SumName
+from ..sums.reference import targets
+from ..terms import ClassSums, voxel_mean
+from .arguments import choice, within
+from .base import ENTROPY, SegmentationLoss, loss
+from .inputs import Inputs
+
+
+@loss
+class AdaptiveFocalLoss(SegmentationLoss):
+    """Adaptive Focal, A-FL: a focal loss whose weights and exponent come from the size and the surface of the lesion.
+
+        L = mean_{channels c, voxels} w_c (1 - P_c)^γ_c (-log P_c),     P_c = p_c inside class c, 1 - p_c outside
+        γ_c = size v_c + smoothness S_c + gamma_0,     v_c = Σ m_c / V,     S_c = mean_voxels |∇ m_c|
+
+    m_c is the mask of class c in the labels (of all foreground for the background channel 0) and V the number of
+    voxels of the image; no gradient flows through v and S. Without foreground v = S = 0.
+
+        size        >= 0, weight of the volume share v in [0, 1]
+        smoothness  >= 0, weight of S in [0, sqrt(D)], surface per image volume in D dimensions
+        gamma_0     >= 0, constant part of the exponent
+        order       the weights (background, foreground): "paper" (v, 1-v), the rarer the heavier; "original" (1-v, v),
+                    as the authors' training loop applies them; "scalar" 1-v for both
+        spacing     size of a voxel along each spatial axis, for ∇; None: 1
+
+    The channels must be mutually exclusive classes with class 0 the background. The default activation is "sigmoid",
+    every channel against the rest, as in the original. One channel stands for background and foreground: its weight
+    is the mean of theirs. ∇ is `torch.gradient`, central inside and one-sided at the border; an ignored voxel counts
+    as outside of the mask, and an axis of length 1 adds nothing.
+    Source: Islam et al., arXiv 2407.09828, and the authors' training loop.
+    Differs: the original is 3D, batch size 1, two channels, and NaN on an empty mask; here each image has its v and S.
+    """
+
+    size: float = within("[0, inf)", default=1.0)
+    smoothness: float = within("[0, inf)", default=1.0)
+    gamma_0: float = within("[0, inf)", default=0.0)
+    order: Literal["paper", "original", "scalar"] = choice("paper", "original", "scalar", default="paper")
+    spacing: Sequence[float] | None = within("(0, inf)", default=None)
+    activation: Literal["auto", "softmax", "sigmoid", "none"] = choice(
+        "auto", "softmax", "sigmoid", "none", default="sigmoid"
+    )
+    wants: ClassVar[tuple[SumName, ...]] = ENTROPY
+    against_rest: ClassVar[bool] = True
+
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> Tensor:
+        with torch.no_grad():
+            dtype = torch.promote_types(x.logits.dtype, torch.float32)
+            channels = x.logits.shape[1]
+            y, w = targets(x.labels, channels, x.dense, x.voxel_weights, x.ignore_index, dtype)
+            foreground = y if channels == 1 else torch.cat(((1 - y[:, :1]) * (w > 0), y[:, 1:]), 1)
+            size = _mean(foreground, w)
+            surface = _mean(self._gradient_magnitude(foreground), w)
+            gamma = self.size * size + self.smoothness * surface + self.gamma_0
+            return gamma.repeat_interleave(2, 1)  # the same inside and outside
+
+    def equation(self, s: ClassSums) -> Tensor:
+        share = s.labelled[:, 1::2] / s.voxels.clamp_min(torch.finfo(s.voxels.dtype).tiny)  # (N, K) of each channel
+        w = {"paper": 1 - share, "original": share, "scalar": 1 - share}[self.order]
+        if share.shape[1] == 1:
+            w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2
+        elif self.order == "scalar":
+            w = torch.cat((share[:, :1], w[:, 1:]), 1)
+        return voxel_mean(s, w.repeat_interleave(2, 1) * s.ce)
+
+    def _gradient_magnitude(self, mask: Tensor) -> Tensor:
+        axes = range(2, mask.ndim)
+        if self.spacing is not None and len(self.spacing) != len(axes):
+            raise ValueError(
+                f"AdaptiveFocalLoss: spacing must have one length for each of {len(axes)} spatial axes; "
+                f"got {len(self.spacing)}: {self.spacing}."
+            )
+        lengths = self.spacing or [1.0] * len(axes)
+        squares = torch.zeros_like(mask)
+        for axis, length in zip(axes, lengths, strict=True):
+            if mask.shape[axis] > 1:
+                squares += torch.gradient(mask, spacing=length, dim=axis)[0] ** 2
+        return squares.sqrt()
+
+
+def _mean(x: Tensor, w: Tensor) -> Tensor:
+    """Weighted mean over the voxels, (N, K, *) -> (N, K); 0 if no voxel is valid."""
+    total = w.flatten(2).sum(2)
+    return (x * w).flatten(2).sum(2) / torch.where(total > 0, total, 1)

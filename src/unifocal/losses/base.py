@@ -1,0 +1,192 @@
+"""What all losses share: the arguments, the way from logits to sums, and the reduction over images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, TypeVar, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+
+from ..sums import SumName, VoxelSums, voxel_sums
+from ..terms import ClassSums
+from .arguments import check_arguments, choice, within
+from .inputs import Inputs, read_inputs
+
+REGION: tuple[SumName, ...] = ("tp", "fp", "fn")
+ENTROPY: tuple[SumName, ...] = ("ce",)
+
+# The sums of "the rest" of a channel, named as sums of the channel: a miss of the one is a false alarm of the other.
+_OF_THE_REST: dict[SumName, SumName] = {"tp": "tn", "fp": "fn", "fn": "fp", "ce": "rest"}
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(within, choice, field))
+def loss(cls: type[T]) -> type[T]:
+    """Turn a class of fields and an equation into a loss with keyword-only arguments."""
+    return dataclass(eq=False, kw_only=True, repr=False)(cls)
+
+
+@loss
+class SegmentationLoss(nn.Module, ABC):
+    """A loss over images whose labelled classes differ in size by orders of magnitude.
+
+    Shared arguments (all keyword-only):
+
+        activation          "auto": one channel -> "sigmoid", more -> "softmax". "softmax": the channels are mutually
+                            exclusive classes, class 0 the background. "sigmoid": every channel is a problem of its
+                            own, this class against the rest, and both sides count as classes (so one channel z gives
+                            what softmax gives on [0, z]). "none": the input holds probabilities, not logits.
+        ignore_index        label of the voxels to leave out: they join no sum and no mean.
+        class_weights       one weight >= 0 for each class; every mean becomes the weighted mean, so only ratios
+                            matter. One channel: [background, foreground]; "sigmoid" with more: one per channel.
+        include_background  region terms only: False leaves class 0 (with "sigmoid": the rest of each channel) out.
+        batch               region terms only: pool the sums over the batch, as if it were one image.
+        absent              region terms only: "count" a class that an image does not contain, as the original does
+                            (any false alarm then costs nearly 1), or "skip" it.
+        smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
+        reduction           over the images: "mean" and "sum", or "none" for one value per image, shape (N,). An
+                            image without a valid voxel has the value 0 and does not count in the mean.
+    """
+
+    activation: Literal["auto", "softmax", "sigmoid", "none"] = choice(
+        "auto", "softmax", "sigmoid", "none", default="auto"
+    )
+    ignore_index: int | None = None
+    class_weights: Sequence[float] | None = within("[0, inf)", default=None)
+    include_background: bool = True
+    batch: bool = False
+    absent: Literal["count", "skip"] = choice("count", "skip", default="count")
+    smooth: float = within("(0, inf)", default=1e-6)
+    reduction: Literal["mean", "sum", "none"] = choice("mean", "sum", "none", default="mean")
+
+    wants: ClassVar[tuple[SumName, ...]] = ()
+    clips_regions: ClassVar[bool] = False  # with given probabilities, does the definition clip them in region terms?
+    against_rest: ClassVar[bool] = False  # is every channel read against the rest even under softmax?
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        check_arguments(self)
+        if self.class_weights is not None and not sum(self.class_weights) > 0:
+            raise ValueError(f"{type(self).__name__}: class_weights must not all be 0; got {self.class_weights}.")
+
+    @abstractmethod
+    def equation(self, s: ClassSums) -> Tensor:
+        """The loss of every image, (N,), or (1,) for the pooled batch, from sums per image and class."""
+
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> float | Sequence[float] | Tensor:
+        """Focusing exponent of the cross-entropy: a number, or one for each class; `index` is `ClassSums.index`."""
+        return 0.0
+
+    def forward(self, logits: Tensor, labels: Tensor, voxel_weights: Tensor | None = None) -> Tensor:
+        """The loss of a batch.
+
+        logits         (N, C, *spatial) raw scores of any rank and float dtype (probabilities if activation="none")
+        labels         class indices (N, *spatial) or (N, 1, *spatial) of any integer or bool dtype, or one-hot or
+                       soft labels (N, C, *spatial); with one channel, index 1 or a soft label is the foreground
+        voxel_weights  (N, *spatial) or (N, 1, *spatial), >= 0: how much each voxel counts in every sum and mean
+
+        Returns a scalar, or (N,) with reduction="none", in float32 (float64 for float64 logits).
+        Raises TypeError or ValueError for a wrong shape, dtype or value. Values are checked on the CPU; on a GPU,
+        where that would stall it, only if the environment variable UNIFOCAL_CHECK is 1. There a label that names no
+        class counts as a voxel of none.
+        """
+        x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index)
+        with torch.autocast(logits.device.type, enabled=False):
+            s = self._class_sums(x)
+            values = self.equation(s).expand(logits.shape[0])
+            valid = s.voxels[:, 0] > 0
+            values = values.where(valid, 0.0)
+            if self.reduction == "none":
+                return values
+            if self.reduction == "sum":
+                return values.sum()
+            return values.sum() / valid.sum().clamp_min(1)
+
+    def extra_repr(self) -> str:
+        """Every argument of its own, and those shared ones that differ from their default."""
+        shared = {f.name for f in fields(SegmentationLoss)}
+        own = [f for f in fields(self) if f.name not in shared]
+        changed = [f for f in fields(self) if f.name in shared and getattr(self, f.name) != f.default]
+        return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own + changed)
+
+    def _class_sums(self, x: Inputs) -> ClassSums:
+        channels = x.logits.shape[1]
+        split = self.against_rest or x.activation == "sigmoid" or channels == 1
+        index = (0, 1) * channels if split else tuple(range(channels))
+        gamma = rest_gamma = self.focus(x, index)
+        if split and isinstance(gamma, Tensor):
+            rest_gamma, gamma = gamma[..., 0::2], gamma[..., 1::2]
+        elif split and not isinstance(gamma, float):
+            rest_gamma, gamma = gamma[0::2], gamma[1::2]
+        v = voxel_sums(
+            x.logits,
+            x.labels,
+            activation=x.activation,
+            wanted=(*self.wants, *(_OF_THE_REST[name] for name in self.wants if split)),
+            gamma=gamma,
+            rest_gamma=rest_gamma,
+            voxel_weights=x.voxel_weights,
+            ignore_index=x.ignore_index,
+            clip=self.clips_regions,
+        )
+        labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
+        sums = {name: self._pooled(name, _per_class(v, name, split)) for name in self.wants}
+        weights = labelled.new_tensor(self._weights(channels, index, split))
+        counted = weights[None]
+        if not self.include_background:
+            counted = counted * labelled.new_tensor([i != 0 for i in index])
+        if self.absent == "skip":
+            counted = counted * (self._pooled("tp", labelled) > 0)
+        return ClassSums(sums, labelled, v.voxels, index, weights, counted)
+
+    def _pooled(self, name: SumName, per_image: Tensor) -> Tensor:
+        return per_image.sum(0, keepdim=True) if self.batch and name in REGION else per_image
+
+    def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> list[float]:
+        if self.class_weights is None:
+            return [1.0] * len(index)
+        per_channel = split and channels > 1
+        wanted = channels if per_channel else len(index)
+        if len(self.class_weights) != wanted:
+            raise ValueError(
+                f"{type(self).__name__}: class_weights must have one weight for each of {wanted} "
+                f"{'channels' if per_channel else 'classes'}; got {len(self.class_weights)}: {self.class_weights}."
+            )
+        return [w for w in self.class_weights for _ in range(2)] if per_channel else list(self.class_weights)
+
+
+def _per_class(v: VoxelSums, name: SumName, split: bool) -> Tensor:
+    return _interleave(v[_OF_THE_REST[name]], v[name]) if split else v[name]
+
+
+def _interleave(rest: Tensor, own: Tensor) -> Tensor:
+    """Two (N, K) -> (N, 2 K): the rest and the class of the first channel, of the second, and so on."""
+    return torch.stack((rest, own), -1).flatten(-2)
+
+
+@loss
+class RareClassesLoss(SegmentationLoss):
+    """A loss that treats rare classes unlike the common one.
+
+    common_class  label index of the common class; with "sigmoid" 0 is the rest of each channel and 1 the class
+    rare_classes  label indices of the rare classes; None: all but the common one. A class that is neither is
+                  treated as common.
+    """
+
+    common_class: int = 0
+    rare_classes: Sequence[int] | None = None
+
+    def by_rarity(self, index: tuple[int, ...], *, rare: float, common: float) -> list[float]:
+        """One value for each class, whether it is rare or common."""
+        classes = sorted(set(index))
+        rare_classes = (
+            [c for c in classes if c != self.common_class] if self.rare_classes is None else self.rare_classes
+        )
+        if self.common_class not in classes or not set(rare_classes) <= set(classes) - {self.common_class}:
+            raise ValueError(
+                f"{type(self).__name__}: common_class must be one of the classes {classes} and rare_classes some of "
+                f"the others; got common_class={self.common_class!r}, rare_classes={self.rare_classes!r}."
+            )
+        return [rare if i in rare_classes else common for i in index]

@@ -1,0 +1,231 @@
+"""What a loss is called with, read once: shapes, dtypes and values are checked here and nowhere else."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..sums import Activation
+
+_UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+_SLACK = 1e-2  # how far given probabilities and soft labels may be off, as bfloat16 ones are
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The checked arguments of one call."""
+
+    logits: Tensor  # (N, K, *spatial)
+    labels: Tensor  # (N, *spatial) class indices, or (N, K, *spatial) if dense
+    dense: bool
+    voxel_weights: Tensor | None  # (N, *spatial)
+    activation: Activation
+    ignore_index: int | None
+
+
+def read_inputs(
+    logits: Tensor, labels: Tensor, voxel_weights: Tensor | None, activation: str, ignore_index: int | None
+) -> Inputs:
+    """Check what a loss was called with; labels lose a channel axis of length 1."""
+    _check_logits(logits)
+    resolved = _resolve(activation, logits)
+    labels, dense = _read_labels(logits, labels)
+    if ignore_index is not None:
+        ignore_index = _read_ignore_index(labels, dense, ignore_index)
+    weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
+    inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
+    if _values_are_checked(logits):
+        _check_values(inputs)
+    return inputs
+
+
+def _values_are_checked(logits: Tensor) -> bool:
+    """Values cost a pass, and on a GPU a synchronisation: there they are checked on request."""
+    if torch.compiler.is_compiling():
+        return False
+    return logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
+
+
+def _describe(x: object) -> str:
+    if isinstance(x, Tensor):
+        return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
+    return f"{type(x).__name__}"
+
+
+def _check_logits(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(
+            f"logits must be a floating-point tensor of shape (N, C, *spatial); got {_describe(logits)}. "
+            "Pass the network's raw output."
+        )
+    if logits.ndim < 2 or logits.shape[1] == 0:
+        raise ValueError(
+            f"logits must have shape (N, C, *spatial) with at least one channel; got {tuple(logits.shape)}. "
+            "For a single image add the batch axis with logits[None]."
+        )
+
+
+def _resolve(activation: str, logits: Tensor) -> Activation:
+    channels = logits.shape[1]
+    if activation == "auto":
+        return "sigmoid" if channels == 1 else "softmax"
+    if activation == "softmax" and channels == 1:
+        raise ValueError(
+            "activation='softmax' over one channel is 1 everywhere; logits have shape "
+            f"{tuple(logits.shape)}. Use activation='sigmoid' for one channel, or give the network two."
+        )
+    return activation  # type: ignore[return-value]
+
+
+def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
+    n, channels, *spatial = logits.shape
+    if not isinstance(labels, Tensor) or labels.is_complex():
+        raise TypeError(f"labels must be a tensor of integers, bools or soft labels; got {_describe(labels)}.")
+    if labels.device != logits.device:
+        raise ValueError(
+            f"logits and labels must be on one device; logits are on {logits.device}, labels on {labels.device}. "
+            f"Move the labels with labels.to({str(logits.device)!r})."
+        )
+    dense = tuple(labels.shape) == tuple(logits.shape) and (channels > 1 or labels.is_floating_point())
+    if not dense:
+        if tuple(labels.shape) == (n, 1, *spatial):
+            labels = labels[:, 0]
+        if tuple(labels.shape) != (n, *spatial):
+            raise ValueError(
+                f"labels must be class indices of shape (N, *spatial) = {(n, *spatial)} or {(n, 1, *spatial)}, or "
+                f"one-hot or soft labels of the shape of the logits, {tuple(logits.shape)}; "
+                f"got {_describe(labels)}.{_shape_advice(logits, labels)}"
+            )
+        if labels.is_floating_point():
+            raise TypeError(
+                f"labels of shape {tuple(labels.shape)} must be integer or bool class indices; got "
+                f"{_describe(labels)}. Convert them with labels.long(), or pass soft labels of shape "
+                f"{tuple(logits.shape)}."
+            )
+    return labels.to(_UNSIGNED.get(labels.dtype, labels.dtype)), dense
+
+
+def _shape_advice(logits: Tensor, labels: Tensor) -> str:
+    shape, wanted = tuple(labels.shape), tuple(logits.shape)
+    if shape == (*wanted[:1], *wanted[2:], wanted[1]):
+        return " Their channels come last: pass labels.movedim(-1, 1)."
+    if labels.ndim == logits.ndim and shape[:1] == wanted[:1] and shape[2:] == wanted[2:]:
+        return (
+            f" They have {shape[1]} channels where the logits have {wanted[1]}: pass labels.argmax(1), or build the "
+            f"network with {shape[1]} outputs."
+        )
+    if labels.ndim == logits.ndim - 2 and shape == wanted[2:]:
+        return " For a single image add the batch axis with labels[None]."
+    return ""
+
+
+def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | None:
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an integer or None; got {ignore_index!r}.")
+    if dense and (labels.is_floating_point() or ignore_index in (0, 1)):
+        raise ValueError(
+            f"ignore_index={ignore_index} cannot mark voxels in {_describe(labels)} one-hot or soft labels. "
+            "Pass voxel_weights with 0 at the voxels to leave out, or integer class indices."
+        )
+    if labels.dtype == torch.bool:
+        return None
+    limits = torch.iinfo(labels.dtype)
+    return ignore_index if limits.min <= ignore_index <= limits.max else None  # else no label can equal it
+
+
+def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
+    n, _, *spatial = logits.shape
+    if not isinstance(weights, Tensor) or weights.is_complex():
+        raise TypeError(f"voxel_weights must be a tensor; got {_describe(weights)}.")
+    if tuple(weights.shape) == (n, 1, *spatial):
+        weights = weights[:, 0]
+    if tuple(weights.shape) != (n, *spatial):
+        raise ValueError(
+            f"voxel_weights must have shape (N, *spatial) = {(n, *spatial)} or {(n, 1, *spatial)}; "
+            f"got {_describe(weights)}."
+        )
+    if weights.device != logits.device:
+        raise ValueError(f"voxel_weights must be on the logits' device {logits.device}; got {weights.device}.")
+    if weights.requires_grad:
+        raise ValueError("voxel_weights receive no gradient; pass voxel_weights.detach().")
+    return weights
+
+
+def _check_values(x: Inputs) -> None:
+    if x.logits.numel() == 0:
+        return
+    if x.voxel_weights is not None:
+        low, high = (float(v) for v in x.voxel_weights.aminmax())
+        if not 0 <= low <= high < float("inf"):
+            raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
+    if x.dense:
+        _check_soft_labels(x)
+    else:
+        _check_indices(x)
+    if x.activation == "none":
+        _check_probabilities(x)
+
+
+def _check_indices(x: Inputs) -> None:
+    if x.labels.dtype == torch.bool:
+        return
+    classes = max(x.logits.shape[1], 2)
+    low, high = (int(v) for v in x.labels.aminmax())
+    if 0 <= low and high < classes:
+        return
+    foreign = torch.unique(x.labels[(x.labels < 0) | (x.labels >= classes)])
+    foreign = foreign[foreign != x.ignore_index] if x.ignore_index is not None else foreign
+    if not len(foreign):
+        return
+    found = ", ".join(str(int(v)) for v in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
+    if x.logits.shape[1] == 1 and len(foreign) == 1 and int(foreign[0]) == 255:
+        advice = "If 255 is the foreground pass labels > 0; if it marks voxels to leave out, ignore_index=255."
+    elif len(foreign) == 1:
+        advice = f"If {found} marks voxels to leave out, make the loss with ignore_index={found}."
+    else:
+        advice = "Map them to class indices, or give the network as many outputs as there are classes."
+    raise ValueError(
+        f"labels must be class indices from 0 to {classes - 1} for logits with {x.logits.shape[1]} channel(s); "
+        f"found {found}. {advice}"
+    )
+
+
+def _check_soft_labels(x: Inputs) -> None:
+    labels = x.labels
+    if x.ignore_index is not None:
+        labels = labels.where((labels != x.ignore_index).all(1, keepdim=True), 0)
+    if labels.dtype != torch.bool:
+        low, high = (float(v) for v in labels.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. "
+                "Class indices go in with shape (N, *spatial)."
+            )
+    if x.activation != "sigmoid" and x.logits.shape[1] > 1:
+        total = labels.sum(1, dtype=torch.float32)
+        if x.ignore_index is not None:
+            total = total[(x.labels != x.ignore_index).all(1)]
+        if total.numel() and float((total - 1).abs().max()) > _SLACK:
+            raise ValueError(
+                "one-hot or soft labels of mutually exclusive classes must sum to 1 at every voxel; the sums range "
+                f"from {float(total.min()):g} to {float(total.max()):g}. For overlapping classes use "
+                "activation='sigmoid'; to leave voxels out pass voxel_weights."
+            )
+
+
+def _check_probabilities(x: Inputs) -> None:
+    low, high = (float(v) for v in x.logits.detach().aminmax())
+    if not (-_SLACK <= low and high <= 1 + _SLACK):
+        raise ValueError(
+            f"activation='none' takes probabilities in [0, 1]; they range from {low:g} to {high:g}. "
+            "For raw network outputs use activation='auto'."
+        )
+    if x.logits.shape[1] > 1:
+        total = x.logits.detach().sum(1, dtype=torch.float32)
+        if float((total - 1).abs().max()) > _SLACK:
+            raise ValueError(
+                "activation='none' takes probabilities that sum to 1 over the channels; the sums range from "
+                f"{float(total.min()):g} to {float(total.max()):g}. For multi-label outputs pass logits and "
+                "activation='sigmoid'."
+            )

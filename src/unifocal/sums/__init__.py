@@ -1,0 +1,90 @@
+"""The only door between voxels and losses: logits and labels go in, sums per image and channel come out.
+
+Every loss of this package is algebra on these sums. README.md beside this file derives their gradients.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+__all__ = ["Activation", "SumName", "VoxelSums", "voxel_sums"]
+
+Activation = Literal["softmax", "sigmoid", "none"]
+SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
+
+
+@dataclass(frozen=True)
+class VoxelSums:
+    """Sums over the valid voxels of each image, per channel, each channel read as "this class against the rest".
+
+    With p the probability of the channel, g its label (1 inside the class, 0 outside) and w the voxel's weight:
+
+        tp = Σ w g p      fp = Σ w (1-g) p      fn = Σ w g (1-p)      tn = Σ w (1-g) (1-p)
+        ce   = Σ w g     (1-p)^gamma   (-log p)
+        rest = Σ w (1-g) p^rest_gamma  (-log (1-p))
+
+    The sums are additive: those of two parts of a volume add up to those of the whole.
+    """
+
+    values: Tensor  # (S, N, K), one slice for each name in `wanted`, differentiable
+    wanted: tuple[SumName, ...]
+    labelled: Tensor  # (N, K), Σ w g
+    voxels: Tensor  # (N, 1), Σ w
+
+    def __getitem__(self, name: SumName) -> Tensor:
+        """One of the sums, (N, K)."""
+        return self.values[self.wanted.index(name)]
+
+
+def voxel_sums(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    activation: Activation,
+    wanted: Sequence[SumName],
+    gamma: float | Sequence[float] | Tensor = 0.0,
+    rest_gamma: float | Sequence[float] | Tensor = 0.0,
+    voxel_weights: Tensor | None = None,
+    ignore_index: int | None = None,
+    clip: bool = False,
+) -> VoxelSums:
+    """Compute the wanted sums in one pass, with an analytic gradient to the logits.
+
+    logits         (N, K, *spatial), any float dtype; probabilities where activation is "none"
+    labels         (N, *spatial) class indices of any integer or bool dtype, where with K = 1 the index 1 is the
+                   channel's class; or (N, K, *spatial) one-hot or soft labels
+    activation     "softmax" over the channels, "sigmoid" of each, or "none"
+    gamma          focusing exponent of `ce`, 0 or more: a number, K numbers, or a tensor that broadcasts to (N, K)
+    rest_gamma     focusing exponent of `rest`, likewise
+    voxel_weights  (N, *spatial), 0 or more; no gradient flows to them
+    ignore_index   label of voxels that join no sum
+    clip           with activation "none", let tp, fp, fn and tn see the probabilities clipped to
+                   [1e-7, 1 - 1e-7]; ce and rest always do
+
+    Arithmetic is in float32 (float64 for float64 logits), also under autocast; the gradient has the dtype of the
+    logits. The inputs are not checked: that is done once, where a loss receives them.
+    """
+    n, k = logits.shape[:2]
+    if voxel_weights is not None:
+        voxel_weights = voxel_weights.reshape(n, -1)
+    dense = labels.ndim == logits.ndim
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    values, labelled, voxels = reference.Sums.apply(
+        logits.reshape(n, k, -1),
+        labels.reshape(n, k, -1) if dense else labels.reshape(n, -1),
+        voxel_weights,
+        _exponent(gamma, dtype, logits.device),
+        _exponent(rest_gamma, dtype, logits.device),
+        reference.Form(activation, tuple(wanted), ignore_index, clip),
+    )
+    return VoxelSums(values, tuple(wanted), labelled, voxels)
+
+
+def _exponent(gamma: float | Sequence[float] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An exponent as a tensor that broadcasts over (N, K, voxels)."""
+    return torch.as_tensor(gamma, dtype=dtype, device=device)[..., None]

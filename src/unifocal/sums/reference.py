@@ -1,0 +1,152 @@
+"""The definition of the sums and of their gradient in plain PyTorch: no loops, any device, float64 included.
+
+It is written to be checked by eye against README.md and is what every faster engine has to agree with.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
+_TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
+
+
+class Form(NamedTuple):
+    """What does not vary from voxel to voxel: how the channels are read, and which sums are wanted."""
+
+    activation: str
+    wanted: tuple[str, ...]
+    ignore_index: int | None
+    clip: bool
+
+
+class Voxels(NamedTuple):
+    """Per voxel and channel, each (N, K, V): the probability, its complement, and minus the logarithm of both.
+
+    Each is computed on its own, so that none loses its digits where another is close to 0 or 1.
+    """
+
+    p: Tensor
+    q: Tensor
+    log_p: Tensor  # -log p
+    log_q: Tensor  # -log (1 - p)
+
+
+def targets(
+    labels: Tensor,
+    channels: int,
+    dense: bool,
+    weights: Tensor | None,
+    ignore_index: int | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Labels as (N, K, *) in [0, 1], and voxel weights as (N, 1, *) with 0 where a voxel is ignored.
+
+    labels is (N, K, *) if dense, else (N, *) class indices; an index that names no channel is in no channel's class.
+    """
+    if dense:
+        valid = None if ignore_index is None else (labels != ignore_index).all(1, keepdim=True)
+        g = labels.to(dtype)
+        if valid is not None:
+            g = g.where(valid, 0.0)
+    else:
+        labels = labels.unsqueeze(1)
+        valid = None if ignore_index is None else labels != ignore_index
+        first = 1 if channels == 1 else 0
+        index = torch.arange(first, first + channels, device=labels.device)
+        g = (labels == index.view(1, -1, *[1] * (labels.ndim - 2))).to(dtype)
+    w = torch.ones_like(g[:, :1]) if weights is None else weights.unsqueeze(1).to(dtype)
+    return g, w if valid is None else w * valid
+
+
+def voxels(x: Tensor, form: Form) -> Voxels:
+    """The probabilities of every voxel from logits, or from probabilities where the activation is "none"."""
+    if form.activation == "sigmoid":
+        return Voxels(torch.sigmoid(x), torch.sigmoid(-x), -F.logsigmoid(x), -F.logsigmoid(-x))
+    if form.activation == "none":
+        p = x.clamp(CLIP, 1 - CLIP)
+        return Voxels(p, 1 - p, -p.log(), -(1 - p).log())
+    log_p = torch.log_softmax(x, 1)
+    p = log_p.exp()
+    q = _sum_of_others(p)
+    wants_log_q = "rest" in form.wanted
+    log_q = _minus_log(q, p, -_logsumexp_of_others(log_p)) if wants_log_q else torch.full_like(q, torch.nan)
+    return Voxels(p, q, _minus_log(p, q, -log_p), log_q)
+
+
+def _minus_log(p: Tensor, q: Tensor, rough: Tensor) -> Tensor:
+    """-log p, from its complement q where p is close to 1 and `rough` has no digits left."""
+    return torch.where(q < 0.5, -torch.log1p(-q.clamp_max(0.5)), rough)
+
+
+def _sum_of_others(x: Tensor) -> Tensor:
+    """For each channel the sum over all other channels, without the cancellation of total minus own."""
+    before = F.pad(x, (0, 0, 1, 0))[:, :-1].cumsum(1)
+    after = F.pad(x, (0, 0, 0, 1))[:, 1:].flip(1).cumsum(1).flip(1)
+    return before + after
+
+
+def _logsumexp_of_others(x: Tensor) -> Tensor:
+    lowest = torch.finfo(x.dtype).min
+    before = F.pad(x, (0, 0, 1, 0), value=lowest)[:, :-1].logcumsumexp(1)
+    after = F.pad(x, (0, 0, 0, 1), value=lowest)[:, 1:].flip(1).logcumsumexp(1).flip(1)
+    return torch.logaddexp(before, after)
+
+
+class Sums(torch.autograd.Function):
+    """(values, labelled, voxels) as in `VoxelSums`, with the gradient of README.md."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.to(gamma.dtype)
+        g, w = targets(labels, x.shape[1], labels.ndim == x.ndim, weights, form.ignore_index, x.dtype)
+        inside, outside = w * g, w * (1 - g)
+        v = voxels(x, form)
+        p, q = (x, 1 - x) if form.activation == "none" and not form.clip else (v.p, v.q)
+        terms = {
+            "tp": lambda: inside * p,
+            "fp": lambda: outside * p,
+            "fn": lambda: inside * q,
+            "tn": lambda: outside * q,
+            "ce": lambda: inside * v.q**gamma * v.log_p,
+            "rest": lambda: outside * v.p**rest_gamma * v.log_q,
+        }
+        values = torch.stack([terms[name]().sum(2) for name in form.wanted])
+        return values, inside.sum(2), w.sum(2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.form = inputs[5]
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels, weights, gamma, rest_gamma = ctx.saved_tensors
+        x = logits.to(gamma.dtype)
+        form: Form = ctx.form
+        g, w = targets(labels, x.shape[1], labels.ndim == x.ndim, weights, form.ignore_index, x.dtype)
+        inside, outside = w * g, w * (1 - g)
+        a = {name: upstream[0][i][..., None] for i, name in enumerate(form.wanted)}  # dL/d(sum), (N, K, 1)
+        zero = torch.zeros((), dtype=x.dtype, device=x.device)
+
+        # dL/dp of the region sums, and the slopes of the two entropies in the variable of the activation
+        tilt = inside * (a.get("tp", zero) - a.get("fn", zero)) + outside * (a.get("fp", zero) - a.get("tn", zero))
+        p, q, log_p, log_q = voxels(x, form)
+        down = inside * a["ce"] * q**gamma if "ce" in a else zero
+        up = outside * a["rest"] * p**rest_gamma if "rest" in a else zero
+        if form.activation == "sigmoid":
+            grad = tilt * p * q - down * (gamma * p * log_p + q) + up * (rest_gamma * q * log_q + p)
+        elif form.activation == "none":
+            grad = tilt - down * (gamma * log_p / q + 1 / p) + up * (rest_gamma * log_q / p + 1 / q)
+        else:
+            small = q.clamp_min(_TINY)
+            force = tilt * p - down * (gamma * p * (log_p / small) + 1)  # p dL/dp
+            if "rest" in a:
+                force = force + up * (rest_gamma * log_q + p / small)
+            grad = force * q - p * _sum_of_others(force)
+        return grad.to(logits.dtype), None, None, None, None, None
