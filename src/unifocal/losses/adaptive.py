@@ -6,11 +6,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..sums import SumName
-from ..sums.reference import targets
+from ..sums import SumName, targets
 from ..terms import ClassSums, voxel_mean
-from .arguments import choice, within
-from .base import ENTROPY, SegmentationLoss, loss
+from .arguments import within
+from .base import ENTROPY, ActivationName, SegmentationLoss, loss
 from .inputs import Inputs
 
 
@@ -42,11 +41,9 @@ class AdaptiveFocalLoss(SegmentationLoss):
     size: float = within("[0, inf)", default=1.0)
     smoothness: float = within("[0, inf)", default=1.0)
     gamma_0: float = within("[0, inf)", default=0.0)
-    order: Literal["paper", "original", "scalar"] = choice("paper", "original", "scalar", default="paper")
+    order: Literal["paper", "original", "scalar"] = "paper"
     spacing: Sequence[float] | None = within("(0, inf)", default=None)
-    activation: Literal["auto", "softmax", "sigmoid", "none"] = choice(
-        "auto", "softmax", "sigmoid", "none", default="sigmoid"
-    )
+    activation: ActivationName = "sigmoid"
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY
     against_rest: ClassVar[bool] = True
 

@@ -1,75 +1,75 @@
-"""Arguments of a loss that know their range, declared where the field is and checked when a loss is made."""
+"""Arguments of a loss, checked against the type and the interval that its field declares."""
 
 import difflib
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import MISSING, Field, field, fields
-from numbers import Real
-from typing import Any
-
-__all__ = ["check_arguments", "choice", "nearest", "within"]
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, field, fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 _INTERVAL = re.compile(r"([\[(])(-?\d+(?:\.\d+)?), (inf|-?\d+(?:\.\d+)?)([\])])")
 
 
 def within(interval: str, default: Any = MISSING) -> Any:
-    """A number in an interval such as "[0, 1)"; a sequence of such numbers, or None, where the default allows it."""
+    """A field for numbers in an interval such as "[0, 1)": one, or each of a sequence, as its type says."""
     return field(default=default, metadata={"interval": interval})
-
-
-def choice(*options: str, default: str) -> Any:
-    """One of a few words."""
-    return field(default=default, metadata={"options": options})
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The clause of an error message that offers the nearest known spelling, or nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def check_arguments(loss: Any) -> None:
-    """Check every field of a loss that was declared by `within` or `choice`; sequences become tuples of floats."""
+    """Check every field of a loss; numbers become floats or ints, sequences tuples: equal losses then print alike."""
     for f in fields(loss):
-        value = getattr(loss, f.name)
-        if "options" in f.metadata:
-            _check_option(type(loss).__name__, f, value)
-        elif "interval" in f.metadata:
-            setattr(loss, f.name, _checked_number(type(loss).__name__, f, value))
+        name = f"{type(loss).__name__}: {f.name}"
+        kinds = get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
+        setattr(loss, f.name, _checked(name, kinds, f.metadata.get("interval"), getattr(loss, f.name)))
 
 
-def _check_option(owner: str, f: "Field[Any]", value: object) -> None:
-    options = f.metadata["options"]
-    if value not in options:
-        raise ValueError(
-            f"{owner}: {f.name} must be one of {', '.join(map(repr, options))}; got {value!r}."
-            + (nearest(value, options) if isinstance(value, str) else "")
-        )
-
-
-def _checked_number(owner: str, f: "Field[Any]", value: Any) -> Any:
-    kinds = str(f.type)
-    if value is None and "None" in kinds:
+def _checked(name: str, kinds: Sequence[Any], interval: str | None, value: Any) -> Any:
+    if value is None and NoneType in kinds:
         return None
-    if "Sequence" in kinds:
-        listed = value.tolist() if hasattr(value, "tolist") else value
-        if isinstance(listed, (list, tuple)):
-            return tuple(_in_interval(owner, f.name, f.metadata["interval"], v) for v in listed)
-        if "float" not in kinds.replace("Sequence[float]", ""):
-            raise TypeError(f"{owner}: {f.name} must be a sequence of numbers, one per class; got {value!r}.")
-    return _in_interval(owner, f.name, f.metadata["interval"], value)
+    if get_origin(kinds[0]) is Literal:
+        return _option(name, get_args(kinds[0]), value)
+    if kinds[0] is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False; got {value!r}.")
+        return value
+    item = int if int in kinds or Sequence[int] in kinds else float
+    several = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+    if several and Sequence[item] in kinds:  # type: ignore[valid-type]
+        values = value.tolist() if hasattr(value, "tolist") else value
+        return tuple(_number(f"{name}, each of them,", item, interval, v) for v in values)
+    if item not in kinds:
+        raise TypeError(f"{name} must be a sequence of numbers; got {value!r}.")
+    return _number(name, item, interval, value)
 
 
-def _in_interval(owner: str, name: str, interval: str, value: Any) -> float:
-    parsed = _INTERVAL.fullmatch(interval)
-    assert parsed, interval
-    left, low, high, right = parsed.groups()
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-        raise TypeError(f"{owner}: {name} must be a number in {interval}; got {value!r}.")
-    number = float(value)
-    above = number > float(low) or (left == "[" and number == float(low))
-    below = number < float(high) or (right == "]" and number == float(high))
-    if not (above and below):
-        raise ValueError(f"{owner}: {name} must lie in {interval}; got {value!r}.")
+def _option(name: str, options: Sequence[str], value: Any) -> str:
+    if value not in options:
+        offer = nearest(value, options) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}; got {value!r}.{offer}")
+    return str(value)
+
+
+def _number(name: str, kind: type, interval: str | None, value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real) or math.isnan(value):
+        expected = f"a number in {interval}" if interval else "an integer"
+        raise TypeError(f"{name} must be {expected}; got {value!r}.")
+    number: float | int = kind(value)
+    if interval and not _lies_in(interval, number):
+        raise ValueError(f"{name} must lie in {interval}; got {value!r}.")
     return number
+
+
+def _lies_in(interval: str, number: float) -> bool:
+    parts = _INTERVAL.fullmatch(interval)
+    assert parts, interval
+    low, high = float(parts[2]), float(parts[3])
+    above = number >= low if parts[1] == "[" else number > low
+    return above and (number <= high if parts[4] == "]" else number < high)

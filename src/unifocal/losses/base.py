@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..sums import SumName, VoxelSums, voxel_sums
 from ..terms import ClassSums
-from .arguments import check_arguments, choice, within
+from .arguments import check_arguments, within
 from .inputs import Inputs, read_inputs
 
 REGION: tuple[SumName, ...] = ("tp", "fp", "fn")
@@ -19,10 +19,11 @@ ENTROPY: tuple[SumName, ...] = ("ce",)
 # The sums of "the rest" of a channel, named as sums of the channel: a miss of the one is a false alarm of the other.
 _OF_THE_REST: dict[SumName, SumName] = {"tp": "tn", "fp": "fn", "fn": "fp", "ce": "rest"}
 
+ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 T = TypeVar("T")
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(within, choice, field))
+@dataclass_transform(kw_only_default=True, field_specifiers=(within, field))
 def loss(cls: type[T]) -> type[T]:
     """Turn a class of fields and an equation into a loss with keyword-only arguments."""
     return dataclass(eq=False, kw_only=True, repr=False)(cls)
@@ -50,16 +51,14 @@ class SegmentationLoss(nn.Module, ABC):
                             image without a valid voxel has the value 0 and does not count in the mean.
     """
 
-    activation: Literal["auto", "softmax", "sigmoid", "none"] = choice(
-        "auto", "softmax", "sigmoid", "none", default="auto"
-    )
+    activation: ActivationName = "auto"
     ignore_index: int | None = None
     class_weights: Sequence[float] | None = within("[0, inf)", default=None)
     include_background: bool = True
     batch: bool = False
-    absent: Literal["count", "skip"] = choice("count", "skip", default="count")
+    absent: Literal["count", "skip"] = "count"
     smooth: float = within("(0, inf)", default=1e-6)
-    reduction: Literal["mean", "sum", "none"] = choice("mean", "sum", "none", default="mean")
+    reduction: Literal["mean", "sum", "none"] = "mean"
 
     wants: ClassVar[tuple[SumName, ...]] = ()
     clips_regions: ClassVar[bool] = False  # with given probabilities, does the definition clip them in region terms?

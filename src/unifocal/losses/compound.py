@@ -70,7 +70,7 @@ class DiceFocalLoss(SegmentationLoss):
         dice_weight, focal_weight  weights >= 0 of the two parts
         gamma                      γ >= 0, focusing; 0 is Dice plus cross-entropy
 
-    Source: Zhu et al., AnatomyNet, Med. Phys. 46 (2019) 576, eq. (5), with the linear Dice denominator.
+    Source: Zhu et al., AnatomyNet, Med. Phys. 46 (2019) 576, with the linear Dice denominator.
     """
 
     dice_weight: float = within("[0, inf)", default=1.0)

@@ -121,8 +121,6 @@ def _shape_advice(logits: Tensor, labels: Tensor) -> str:
 
 
 def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | None:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an integer or None; got {ignore_index!r}.")
     if dense and (labels.is_floating_point() or ignore_index in (0, 1)):
         raise ValueError(
             f"ignore_index={ignore_index} cannot mark voxels in {_describe(labels)} one-hot or soft labels. "

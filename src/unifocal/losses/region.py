@@ -22,7 +22,7 @@ class DiceLoss(SegmentationLoss):
 
         L = mean_c (1 - DSC_c),     DSC = (TP + s) / (TP + FN/2 + FP/2 + s)
 
-    Source: Yeung et al., arXiv 2102.04525v2, eq. (8) and (9); s is added after the division by 2.
+    Source: Yeung et al., arXiv 2102.04525v2, eq. (9); s is added after the division by 2.
     """
 
     wants: ClassVar[tuple[SumName, ...]] = REGION
@@ -37,7 +37,7 @@ class JaccardLoss(SegmentationLoss):
 
         L = mean_c (1 - IoU_c),     IoU = (TP + s) / (TP + FN + FP + s)
 
-    Source: Rahman and Wang, ISVC 2016, eq. (3), averaged over classes.
+    Source: Rahman and Wang, ISVC 2016, here averaged over classes.
     """
 
     wants: ClassVar[tuple[SumName, ...]] = REGION
@@ -54,8 +54,8 @@ class TverskyLoss(SegmentationLoss):
 
         delta  δ in (0, 1): weight of the misses; above 0.5 favours recall, 0.5 is the Dice loss
 
-    Source: Salehi et al., MLMI 2017, eq. (3), with alpha = 1 - δ on FP and beta = δ on FN;
-    Yeung et al., arXiv 2102.04525v2, eq. (10) and (11).
+    Source: Salehi et al., MLMI 2017, with alpha = 1 - δ on FP and beta = δ on FN;
+    Yeung et al., arXiv 2102.04525v2, eq. (11).
     """
 
     delta: float = within("(0, 1)", default=0.7)
@@ -73,7 +73,7 @@ class AsymmetricSimilarityLoss(SegmentationLoss):
 
         beta  β > 0: how much more recall counts than precision
 
-    Source: Hashemi et al., IEEE Access 7 (2019) 1721, eq. (2), beta = 1.5; as placed in the family by the text of
+    Source: Hashemi et al., IEEE Access 7 (2019) 1721, beta = 1.5; as placed in the family by the text of
     Yeung et al., arXiv 2102.04525v2.
     """
 
@@ -94,7 +94,7 @@ class FocalTverskyLoss(SegmentationLoss):
         exponent  k > 0: above 1 concentrates on badly segmented classes, below 1 on nearly right ones; 1 is Tversky
 
     The literature calls three different things gamma: see `from_gamma`.
-    Source: Abraham and Khan, ISBI 2019, eq. (3), k = 1/γ with γ = 4/3; Yeung et al., arXiv 2102.04525v2, eq. (12).
+    Source: Abraham and Khan, ISBI 2019, k = 1/γ with γ = 4/3; Yeung et al., arXiv 2102.04525v2, eq. (12).
     Differs: v1 of that paper, eq. (14), prints k = γ; the authors' code has k = 0.75, which is followed here.
     """
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .labels import targets
 
-__all__ = ["Activation", "SumName", "VoxelSums", "voxel_sums"]
+__all__ = ["Activation", "SumName", "VoxelSums", "targets", "voxel_sums"]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .labels import targets
+
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
 
@@ -32,33 +34,6 @@ class Voxels(NamedTuple):
     q: Tensor
     log_p: Tensor  # -log p
     log_q: Tensor  # -log (1 - p)
-
-
-def targets(
-    labels: Tensor,
-    channels: int,
-    dense: bool,
-    weights: Tensor | None,
-    ignore_index: int | None,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Labels as (N, K, *) in [0, 1], and voxel weights as (N, 1, *) with 0 where a voxel is ignored.
-
-    labels is (N, K, *) if dense, else (N, *) class indices; an index that names no channel is in no channel's class.
-    """
-    if dense:
-        valid = None if ignore_index is None else (labels != ignore_index).all(1, keepdim=True)
-        g = labels.to(dtype)
-        if valid is not None:
-            g = g.where(valid, 0.0)
-    else:
-        labels = labels.unsqueeze(1)
-        valid = None if ignore_index is None else labels != ignore_index
-        first = 1 if channels == 1 else 0
-        index = torch.arange(first, first + channels, device=labels.device)
-        g = (labels == index.view(1, -1, *[1] * (labels.ndim - 2))).to(dtype)
-    w = torch.ones_like(g[:, :1]) if weights is None else weights.unsqueeze(1).to(dtype)
-    return g, w if valid is None else w * valid
 
 
 def voxels(x: Tensor, form: Form) -> Voxels:
