@@ -44,8 +44,10 @@ def build(name: str, **arguments: Any) -> SegmentationLoss:
 
     arguments  keyword arguments of its class
 
-    Raises ValueError for an unknown name and TypeError for an unknown argument, each with the nearest known one.
+    Raises ValueError for an unknown name and TypeError for an unknown argument, with the nearest known one.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a loss must be a string such as 'unified-focal'; got {name!r}.")
     if name not in _FAMILY:
         raise ValueError(f"There is no loss named {name!r}.{nearest(name, _FAMILY)} Known: {', '.join(_FAMILY)}.")
     known = inspect.signature(_FAMILY[name]).parameters

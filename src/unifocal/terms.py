@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .sums import SumName
 
-TAU = 1e-7  # below it a fractional power is replaced by its secant
+TAU = 1e-12  # below it a fractional power is replaced by its secant
 
 
 @dataclass(frozen=True)

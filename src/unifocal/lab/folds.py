@@ -36,9 +36,7 @@ def merge_groups(*labelings: Sequence[Hashable | None]) -> list[int]:
     return [number[root] for root in roots]
 
 
-def make_strata(
-    foreground: Sequence[float], labels: Sequence[str | None] | None = None, sizes: int = 3
-) -> list[str]:
+def make_strata(foreground: Sequence[float], labels: Sequence[str | None] | None = None, sizes: int = 3) -> list[str]:
     """Name the stratum of every case: its label, and empty or its size class among the cases with foreground.
 
     Args:

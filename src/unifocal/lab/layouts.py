@@ -37,9 +37,7 @@ GROUP_COLUMNS = ("group", "patient", "near_duplicate_group")
 SHOWN = 20  # problems listed in one message
 
 
-def read_dataset(
-    root: str | Path, layout: str | None = None, groups_file: str | Path | None = None
-) -> Dataset:
+def read_dataset(root: str | Path, layout: str | None = None, groups_file: str | Path | None = None) -> Dataset:
     """Read a folder of images and masks.
 
     Args:
@@ -58,9 +56,7 @@ def read_dataset(
         what = "is a file" if root.exists() else "does not exist"
         raise LabError(f"expected a folder of images and masks; {root} {what}.")
     if layout is not None and layout not in LAYOUTS:
-        raise LabError(
-            f"expected a layout among {', '.join(LAYOUTS)}; got {layout!r}.{_suggest(layout, LAYOUTS)}"
-        )
+        raise LabError(f"expected a layout among {', '.join(LAYOUTS)}; got {layout!r}.{_suggest(layout, LAYOUTS)}")
     layout, folder = _find_layout(root, layout)
     found = LAYOUTS[layout](folder)
     problems = [*found.problems, *_repeated_ids(found.cases), *_file_problems(found.cases)]
@@ -143,9 +139,7 @@ def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     )
 
 
-def _pair(
-    images: list[Path], masks: list[Path], mask_name: re.Pattern[str], label: str | None = None
-) -> _Found:
+def _pair(images: list[Path], masks: list[Path], mask_name: re.Pattern[str], label: str | None = None) -> _Found:
     """Give every image its masks: those of its stem, or of its stem and a suffix `mask_name` allows."""
     stems = {path.stem for path in images}
     owned: dict[str, list[Path]] = {}
@@ -154,9 +148,7 @@ def _pair(
         stem = path.stem if match is None or path.stem in stems else match["stem"]
         owned.setdefault(stem, []).append(path)
     problems = [f"image without mask: {_short(path)}" for path in images if path.stem not in owned]
-    problems += [
-        f"mask without image: {_short(p)}" for stem in owned if stem not in stems for p in owned[stem]
-    ]
+    problems += [f"mask without image: {_short(p)}" for stem in owned if stem not in stems for p in owned[stem]]
     cases = [
         Case(
             path.stem,
@@ -233,17 +225,19 @@ def _with_groups(cases: tuple[Case, ...], path: Path, root: Path, folder: Path) 
             f"expected a column {' or '.join(GROUP_COLUMNS)} after the image's name; "
             f"{path} has the columns {', '.join(header) or '(none)'}.{spelling}"
         )
-    problems = []
+    problems, unknown = [], []
     labels: dict[str, list[str | None]] = {}
     for number, row in enumerate(rows, 2):
         image = row[0].strip().replace("\\", "/").removeprefix("./")
         if image not in names:
-            problems.append(f"row {number}: no case {image!r} in the folder.{_suggest(image, names)}")
+            unknown.append(f"row {number}: no case {image!r} in the folder.{_suggest(image, names)}")
         elif names[image] in labels:
             problems.append(f"row {number}: {image!r} is listed twice")
         else:
             labels[names[image]] = [(row[c].strip() or None) if c < len(row) else None for c in wanted]
-    problems += [f"no row for the case {case.id!r}" for case in cases if case.id not in labels]
+    missing = [f"no row for the case {case.id!r}" for case in cases if case.id not in labels]
+    if missing:  # otherwise rows too many are only those of a larger set
+        problems += unknown + missing
     if problems:
         raise LabError(_listed(f"{path} does not fit the images in {folder}", problems))
     table = [labels[case.id] for case in cases]

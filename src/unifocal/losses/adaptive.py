@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..sums import SumName, targets
+from ..sums import SumName, flat, targets
 from ..terms import ClassSums, voxel_mean
 from .arguments import within
 from .base import ENTROPY, ActivationName, SegmentationLoss, loss
@@ -52,7 +52,9 @@ class AdaptiveFocalLoss(SegmentationLoss):
             dtype = torch.promote_types(x.logits.dtype, torch.float32)
             channels = x.logits.shape[1]
             y, w = targets(x.labels, channels, x.dense, x.voxel_weights, x.ignore_index, dtype)
-            foreground = y if channels == 1 else torch.cat(((1 - y[:, :1]) * (w > 0), y[:, 1:]), 1)
+            if channels > 1:
+                y = torch.cat((1 - y[:, :1], y[:, 1:]), 1)  # channel 0: all foreground
+            foreground = y * (w > 0)
             size = _mean(foreground, w)
             surface = _mean(self._gradient_magnitude(foreground), w)
             gamma = self.size * size + self.smoothness * surface + self.gamma_0
@@ -84,5 +86,5 @@ class AdaptiveFocalLoss(SegmentationLoss):
 
 def _mean(x: Tensor, w: Tensor) -> Tensor:
     """Weighted mean over the voxels, (N, K, *) -> (N, K); 0 if no voxel is valid."""
-    total = w.flatten(2).sum(2)
-    return (x * w).flatten(2).sum(2) / torch.where(total > 0, total, 1)
+    total = flat(w).sum(2)
+    return flat(x * w).sum(2) / torch.where(total > 0, total, 1)

@@ -35,29 +35,31 @@ def _checked(name: str, kinds: Sequence[Any], interval: str | None, value: Any) 
     if value is None and NoneType in kinds:
         return None
     if get_origin(kinds[0]) is Literal:
-        return _option(name, get_args(kinds[0]), value)
+        return check_option(name, get_args(kinds[0]), value)
     if kinds[0] is bool:
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False; got {value!r}.")
         return value
     item = int if int in kinds or Sequence[int] in kinds else float
-    several = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
-    if several and Sequence[item] in kinds:  # type: ignore[valid-type]
-        values = value.tolist() if hasattr(value, "tolist") else value
-        return tuple(_number(f"{name}, each of them,", item, interval, v) for v in values)
+    if hasattr(value, "tolist"):  # of tensors and arrays
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and Sequence[item] in kinds:  # type: ignore[valid-type]
+        return tuple(check_number(f"{name}, each of them,", item, interval, v) for v in value)
     if item not in kinds:
         raise TypeError(f"{name} must be a sequence of numbers; got {value!r}.")
-    return _number(name, item, interval, value)
+    return check_number(name, item, interval, value)
 
 
-def _option(name: str, options: Sequence[str], value: Any) -> str:
+def check_option(name: str, options: Sequence[str], value: Any) -> str:
+    """Return the value if it is one of the options."""
     if value not in options:
         offer = nearest(value, options) if isinstance(value, str) else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}; got {value!r}.{offer}")
     return str(value)
 
 
-def _number(name: str, kind: type, interval: str | None, value: Any) -> float | int:
+def check_number(name: str, kind: type, interval: str | None, value: Any) -> float | int:
+    """Return the value as a float or an int if it is one and lies in the interval."""
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real) or math.isnan(value):
         expected = f"a number in {interval}" if interval else "an integer"
         raise TypeError(f"{name} must be {expected}; got {value!r}.")

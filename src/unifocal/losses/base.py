@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, TypeVar, dataclass_transform
 
@@ -91,8 +92,8 @@ class SegmentationLoss(nn.Module, ABC):
         where that would stall it, only if the environment variable UNIFOCAL_CHECK is 1. There a label that names no
         class counts as a voxel of none.
         """
-        x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index)
-        with torch.autocast(logits.device.type, enabled=False):
+        x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index, self.against_rest)
+        with _full_precision(logits.device.type):
             s = self._class_sums(x)
             values = self.equation(s).expand(logits.shape[0])
             valid = s.voxels[:, 0] > 0
@@ -154,6 +155,12 @@ class SegmentationLoss(nn.Module, ABC):
                 f"{'channels' if per_channel else 'classes'}; got {len(self.class_weights)}: {self.class_weights}."
             )
         return [w for w in self.class_weights for _ in range(2)] if per_channel else list(self.class_weights)
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """No autocast inside: sums over a volume need float32."""
+    available = torch.amp.autocast_mode.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
 def _per_class(v: VoxelSums, name: SumName, split: bool) -> Tensor:

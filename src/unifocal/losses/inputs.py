@@ -9,6 +9,7 @@ from torch import Tensor
 from ..sums import Activation
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SLACK = 1e-2  # how far given probabilities and soft labels may be off, as bfloat16 ones are
 
 
@@ -25,9 +26,17 @@ class Inputs:
 
 
 def read_inputs(
-    logits: Tensor, labels: Tensor, voxel_weights: Tensor | None, activation: str, ignore_index: int | None
+    logits: Tensor,
+    labels: Tensor,
+    voxel_weights: Tensor | None,
+    activation: str,
+    ignore_index: int | None,
+    exclusive: bool,
 ) -> Inputs:
-    """Check what a loss was called with; labels lose a channel axis of length 1."""
+    """Check what a loss was called with; labels lose a channel axis of length 1.
+
+    exclusive  must soft labels sum to 1 even where the activation is "sigmoid"?
+    """
     _check_logits(logits)
     resolved = _resolve(activation, logits)
     labels, dense = _read_labels(logits, labels)
@@ -36,7 +45,7 @@ def read_inputs(
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
     if _values_are_checked(logits):
-        _check_values(inputs)
+        _check_values(inputs, exclusive)
     return inputs
 
 
@@ -47,17 +56,23 @@ def _values_are_checked(logits: Tensor) -> bool:
     return logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
 
 
+def _is_dense(x: object) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided
+
+
 def _describe(x: object) -> str:
     if isinstance(x, Tensor):
+        if not _is_dense(x):
+            return f"a {str(x.layout).removeprefix('torch.')} tensor"
         return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
     return f"{type(x).__name__}"
 
 
 def _check_logits(logits: Tensor) -> None:
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+    if not _is_dense(logits) or logits.dtype not in _FLOATS:
         raise TypeError(
-            f"logits must be a floating-point tensor of shape (N, C, *spatial); got {_describe(logits)}. "
-            "Pass the network's raw output."
+            "logits must be a dense floating-point tensor (16, 32 or 64 bits) of shape (N, C, *spatial); got "
+            f"{_describe(logits)}. Pass the network's raw output."
         )
     if logits.ndim < 2 or logits.shape[1] == 0:
         raise ValueError(
@@ -80,8 +95,10 @@ def _resolve(activation: str, logits: Tensor) -> Activation:
 
 def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
     n, channels, *spatial = logits.shape
-    if not isinstance(labels, Tensor) or labels.is_complex():
-        raise TypeError(f"labels must be a tensor of integers, bools or soft labels; got {_describe(labels)}.")
+    if not _is_dense(labels) or labels.is_complex() or (labels.is_floating_point() and labels.dtype not in _FLOATS):
+        raise TypeError(f"labels must be a dense tensor of integers, bools or soft labels; got {_describe(labels)}.")
+    if labels.requires_grad:
+        raise ValueError("labels receive no gradient; pass labels.detach().")
     if labels.device != logits.device:
         raise ValueError(
             f"logits and labels must be on one device; logits are on {logits.device}, labels on {labels.device}. "
@@ -134,8 +151,8 @@ def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | 
 
 def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
     n, _, *spatial = logits.shape
-    if not isinstance(weights, Tensor) or weights.is_complex():
-        raise TypeError(f"voxel_weights must be a tensor; got {_describe(weights)}.")
+    if not _is_dense(weights) or weights.is_complex():
+        raise TypeError(f"voxel_weights must be a dense tensor of real numbers; got {_describe(weights)}.")
     if tuple(weights.shape) == (n, 1, *spatial):
         weights = weights[:, 0]
     if tuple(weights.shape) != (n, *spatial):
@@ -147,10 +164,10 @@ def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
         raise ValueError(f"voxel_weights must be on the logits' device {logits.device}; got {weights.device}.")
     if weights.requires_grad:
         raise ValueError("voxel_weights receive no gradient; pass voxel_weights.detach().")
-    return weights
+    return weights.to(_UNSIGNED.get(weights.dtype, weights.dtype))
 
 
-def _check_values(x: Inputs) -> None:
+def _check_values(x: Inputs, exclusive: bool) -> None:
     if x.logits.numel() == 0:
         return
     if x.voxel_weights is not None:
@@ -158,7 +175,7 @@ def _check_values(x: Inputs) -> None:
         if not 0 <= low <= high < float("inf"):
             raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
     if x.dense:
-        _check_soft_labels(x)
+        _check_soft_labels(x, exclusive or x.activation != "sigmoid")
     else:
         _check_indices(x)
     if x.activation == "none":
@@ -189,7 +206,7 @@ def _check_indices(x: Inputs) -> None:
     )
 
 
-def _check_soft_labels(x: Inputs) -> None:
+def _check_soft_labels(x: Inputs, exclusive: bool) -> None:
     labels = x.labels
     if x.ignore_index is not None:
         labels = labels.where((labels != x.ignore_index).all(1, keepdim=True), 0)
@@ -200,7 +217,7 @@ def _check_soft_labels(x: Inputs) -> None:
                 f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. "
                 "Class indices go in with shape (N, *spatial)."
             )
-    if x.activation != "sigmoid" and x.logits.shape[1] > 1:
+    if exclusive and x.logits.shape[1] > 1:
         total = labels.sum(1, dtype=torch.float32)
         if x.ignore_index is not None:
             total = total[(x.labels != x.ignore_index).all(1)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..sums import SumName
 from ..terms import ClassSums, class_mean, overlap_loss, power, tversky_loss
-from .arguments import nearest, within
+from .arguments import check_number, check_option, within
 from .base import REGION, RareClassesLoss, SegmentationLoss, loss
 
 
@@ -106,16 +106,9 @@ class FocalTverskyLoss(SegmentationLoss):
     @classmethod
     def from_gamma(cls, gamma: float, convention: Literal["v1", "v2", "unified"], **arguments: Any) -> Self:
         """The loss from a gamma as a source means it: "v1" k = γ, "v2" k = 1/γ, "unified" k = 1 - γ."""
-        exponents = {"v1": lambda g: g, "v2": lambda g: 1 / g, "unified": lambda g: 1 - g}
-        if convention not in exponents:
-            raise ValueError(
-                f"convention must be one of {', '.join(map(repr, exponents))}; got {convention!r}."
-                + nearest(str(convention), exponents)
-            )
-        if not gamma > 0 or (convention == "unified" and not gamma < 1):
-            allowed = "(0, 1)" if convention == "unified" else "(0, inf)"
-            raise ValueError(f"gamma must lie in {allowed} for convention={convention!r}; got {gamma!r}.")
-        return cls(exponent=exponents[convention](gamma), **arguments)
+        check_option("from_gamma: convention", ("v1", "v2", "unified"), convention)
+        g = check_number("from_gamma: gamma", float, "[0, 1)" if convention == "unified" else "(0, inf)", gamma)
+        return cls(exponent={"v1": g, "v2": 1 / g if g else 0.0, "unified": 1 - g}[convention], **arguments)
 
     def equation(self, s: ClassSums) -> Tensor:
         return class_mean(s, power(tversky_loss(s, self.delta, self.smooth), self.exponent))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .labels import targets
+from .labels import flat, targets
 
-__all__ = ["Activation", "SumName", "VoxelSums", "targets", "voxel_sums"]
+__all__ = ["Activation", "SumName", "VoxelSums", "flat", "targets", "voxel_sums"]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
@@ -63,27 +63,25 @@ def voxel_sums(
     gamma          focusing exponent of `ce`, 0 or more: a number, K numbers, or a tensor that broadcasts to (N, K)
     rest_gamma     focusing exponent of `rest`, likewise
     voxel_weights  (N, *spatial), 0 or more; no gradient flows to them
-    ignore_index   label of voxels that join no sum
+    ignore_index   label of voxels that join no sum; what stands at them and at weight 0 does not matter, not even NaN
     clip           with activation "none", let tp, fp, fn and tn see the probabilities clipped to
                    [1e-7, 1 - 1e-7]; ce and rest always do
 
     Arithmetic is in float32 (float64 for float64 logits), also under autocast; the gradient has the dtype of the
     logits. The inputs are not checked: that is done once, where a loss receives them.
     """
-    n, k = logits.shape[:2]
-    if voxel_weights is not None:
-        voxel_weights = voxel_weights.reshape(n, -1)
+    wanted = tuple(dict.fromkeys(wanted))  # each once: the slices of the values are found by name
     dense = labels.ndim == logits.ndim
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    values, labelled, voxels = reference.Sums.apply(
-        logits.reshape(n, k, -1),
-        labels.reshape(n, k, -1) if dense else labels.reshape(n, -1),
-        voxel_weights,
+    values, labelled, voxels = reference.Sums.apply(  # type: ignore[no-untyped-call]
+        flat(logits),
+        flat(labels) if dense else flat(labels[:, None])[:, 0],
+        None if voxel_weights is None else flat(voxel_weights[:, None])[:, 0],
         _exponent(gamma, dtype, logits.device),
         _exponent(rest_gamma, dtype, logits.device),
-        reference.Form(activation, tuple(wanted), ignore_index, clip),
+        reference.Form(activation, wanted, ignore_index, clip),
     )
-    return VoxelSums(values, tuple(wanted), labelled, voxels)
+    return VoxelSums(values, wanted, labelled, voxels)
 
 
 def _exponent(gamma: float | Sequence[float] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,7 +1,12 @@
-"""Labels in each of their forms, read as a number in [0, 1] and a weight per voxel."""
+"""Voxels in a row, and labels in each of their forms read as a number in [0, 1] and a weight per voxel."""
 
 import torch
 from torch import Tensor
+
+
+def flat(x: Tensor) -> Tensor:
+    """(N, K, *spatial) -> (N, K, V), a view where that is possible; without spatial axes V is 1."""
+    return x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
 
 
 def targets(

@@ -36,6 +36,14 @@ class Voxels(NamedTuple):
     log_q: Tensor  # -log (1 - p)
 
 
+def _read(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The input with 0 wherever a voxel does not count, w g, w (1 - g), and w."""
+    g, w = targets(labels, x.shape[1], labels.ndim == x.ndim, weights, form.ignore_index, x.dtype)
+    if weights is not None or form.ignore_index is not None:
+        x = x.where(w > 0, 0.0)
+    return x, w * g, w * (1 - g), w
+
+
 def voxels(x: Tensor, form: Form) -> Voxels:
     """The probabilities of every voxel from logits, or from probabilities where the activation is "none"."""
     if form.activation == "sigmoid":
@@ -77,11 +85,9 @@ class Sums(torch.autograd.Function):
     def forward(
         x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = x.to(gamma.dtype)
-        g, w = targets(labels, x.shape[1], labels.ndim == x.ndim, weights, form.ignore_index, x.dtype)
-        inside, outside = w * g, w * (1 - g)
+        x, inside, outside, w = _read(x.to(gamma.dtype), labels, weights, form)
         v = voxels(x, form)
-        p, q = (x, 1 - x) if form.activation == "none" and not form.clip else (v.p, v.q)
+        p, q = (x.clamp(0, 1), 1 - x.clamp(0, 1)) if form.activation == "none" and not form.clip else (v.p, v.q)
         terms = {
             "tp": lambda: inside * p,
             "fp": lambda: outside * p,
@@ -102,10 +108,8 @@ class Sums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels, weights, gamma, rest_gamma = ctx.saved_tensors
-        x = logits.to(gamma.dtype)
         form: Form = ctx.form
-        g, w = targets(labels, x.shape[1], labels.ndim == x.ndim, weights, form.ignore_index, x.dtype)
-        inside, outside = w * g, w * (1 - g)
+        x, inside, outside, _ = _read(logits.to(gamma.dtype), labels, weights, form)
         a = {name: upstream[0][i][..., None] for i, name in enumerate(form.wanted)}  # dL/d(sum), (N, K, 1)
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
 

@@ -1,0 +1,330 @@
+"""The grid: nothing is done twice, nothing stops the rest, and the picture is upright."""
+
+import json
+import os
+import socket
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny import make_tiny, read_data, write_data
+
+from unifocal.lab import comparison, pictures, storage
+from unifocal.lab.comparison import check_losses, compare, explain
+from unifocal.lab.errors import LabError
+from unifocal.lab.layouts import read_dataset
+from unifocal.lab.progress import Watcher
+from unifocal.lab.report import command, write_summary
+from unifocal.lab.results import COLUMNS, read_table, summarise
+from unifocal.lab.settings import parse_losses
+
+
+class Log(Watcher):
+    def __init__(self):
+        self.started, self.ended, self.epochs = [], [], 0
+
+    def run_started(self, name, epochs_done):
+        self.started.append((name, epochs_done))
+
+    def epoch_ended(self, epoch, validation_loss):
+        self.epochs += 1
+
+    def run_ended(self, name, result):
+        self.ended.append((name, result))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comparison")
+    dataset = read_data(folder / "data")
+    log = Log()
+    return compare(dataset, make_tiny(), folder / "out", log), log
+
+
+def test_the_results_are_tidy_and_complete(done):
+    result, _ = done
+    table = pd.read_csv(result.results_file, keep_default_na=False, dtype={"case": str})
+    assert tuple(table.columns) == COLUMNS
+    assert len(table) == 2 * 12 * 5  # losses, cases (each tested once), metrics
+    assert not table.duplicated(["loss", "fold", "seed", "case", "class", "metric"]).any()
+    for _, part in table[table["metric"] == "DSC"].groupby("loss"):
+        assert sorted(part["case"]) == sorted(case.id for case in result.dataset.cases)
+    assert set(table["class"]) == {"lesion"} and set(table["fold"]) == {0, 1}
+
+
+def test_the_summary_can_be_computed_again_from_the_results(done):
+    result, _ = done
+    again = summarise(read_table(result.results_file))
+    pd.testing.assert_frame_equal(again, summarise(result.table))
+    text = result.summary_file.read_text()
+    row = again[(again["loss"] == "focal") & (again["metric"] == "IoU")].iloc[0]
+    assert f"{row['mean']:.3f} ± {row['half_width']:.3f}" in text
+    assert command(result.dataset, result.settings, result.out) in text
+    for part in ("12 cases", "prediction empty, truth not", "near-duplicates", "torch", "None."):
+        assert part in text
+
+
+def test_the_folds_are_written_and_split_everything(done):
+    result, _ = done
+    record = json.loads((result.out / "folds.json").read_text())
+    tested = [case for fold in record["folds"] for case in fold["test"]]
+    assert sorted(tested) == sorted(case.id for case in result.dataset.cases)
+    for fold in record["folds"]:
+        parts = [set(fold[name]) for name in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 12 and all(parts)
+
+
+def test_a_finished_run_is_never_repeated(done):
+    result, first = done
+    assert [epochs for _, epochs in first.started] == [0] * 4 and first.epochs == 8
+    before = {path: path.stat().st_mtime_ns for path in (result.out / "runs").rglob("*")}
+    log = Log()
+    again = compare(result.dataset, result.settings, result.out, log)
+    assert log.started == [] and before == {path: path.stat().st_mtime_ns for path in before}
+    pd.testing.assert_frame_equal(again.table, result.table)
+
+
+def test_other_settings_are_other_runs_and_do_not_mix(tmp_path):
+    dataset, out = read_data(tmp_path / "data"), tmp_path / "out"
+    compare(dataset, make_tiny("dice", epochs=1), out)
+    result = compare(dataset, make_tiny("dice,tversky", epochs=1, learning_rate=0.02), out)
+    assert len(list((out / "runs").iterdir())) == 6
+    assert len(read_table(result.results_file)) == 2 * 12 * 5
+    # Adding a loss runs that loss alone.
+    log = Log()
+    compare(dataset, make_tiny("tversky,focal", epochs=1, learning_rate=0.02), out, log)
+    assert [name for name, _ in log.started] == ["focal, fold 0", "focal, fold 1"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"folds": 3}, {"validation": 0.4}])
+def test_other_folds_in_the_same_folder_are_refused(done, change):
+    result, _ = done
+    before = (result.out / "folds.json").read_bytes()
+    with pytest.raises(LabError, match="another --out"):
+        compare(result.dataset, make_tiny(**change), result.out)
+    assert (result.out / "folds.json").read_bytes() == before
+    assert not (result.out / "lock.json").exists()
+
+
+def test_other_data_in_the_same_folder_are_refused(tmp_path):
+    dataset = read_data(tmp_path / "data")
+    settings = make_tiny("dice", epochs=1)
+    compare(dataset, settings, tmp_path / "out")
+    path = dataset.cases[3].image
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(LabError, match="images, masks or classes"):
+        compare(dataset, settings, tmp_path / "out")
+
+
+class Interrupt(Log):
+    """Presses Ctrl-C in the given epoch of the given run."""
+
+    def __init__(self, run, epoch):
+        super().__init__()
+        self.at = (run, epoch)
+
+    def epoch_ended(self, epoch, validation_loss):
+        super().epoch_ended(epoch, validation_loss)
+        if (len(self.started), epoch) == self.at:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_comparison_goes_on_and_gives_the_same_table(done, tmp_path):
+    result, _ = done
+    with pytest.raises(KeyboardInterrupt):
+        compare(result.dataset, result.settings, tmp_path, Interrupt(3, 1))
+    assert not (tmp_path / "lock.json").exists() and not (tmp_path / "results.csv").exists()
+    log = Log()
+    compare(result.dataset, result.settings, tmp_path, log)
+    assert log.started == [("dice, fold 1", 1), ("focal, fold 1", 0)] and log.epochs == 3
+    assert (tmp_path / "results.csv").read_bytes() == result.results_file.read_bytes()
+
+
+def break_losses(monkeypatch, broken):
+    """Let the loss named `broken` raise in training, not in the check before it."""
+    build = comparison.LossChoice.build
+
+    class Broken(torch.nn.Module):
+        def forward(self, logits, labels):
+            if logits.shape[-1] > 8:
+                raise ValueError("the gradient went home\nsecond line")
+            return logits.mean()
+
+    monkeypatch.setattr(comparison.LossChoice, "build", lambda self: Broken() if self.name == broken else build(self))
+
+
+def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, monkeypatch):
+    dataset, settings, out = read_data(tmp_path / "data"), make_tiny("dice,focal", epochs=1), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        break_losses(patch, "dice")
+        log = Log()
+        result = compare(dataset, settings, out, log)
+    assert [failure.run.loss.name for failure in result.failures] == ["dice", "dice"]
+    assert [name for name, _ in log.ended] == ["dice, fold 0", "focal, fold 0", "dice, fold 1", "focal, fold 1"]
+    record = json.loads((result.failures[0].folder / "failure.json").read_text())
+    assert record["reason"] == "ValueError: the gradient went home" and "Traceback" in record["traceback"]
+    assert set(result.table["loss"]) == {"focal"}
+    text = result.summary_file.read_text()
+    assert "the gradient went home" in text and "| 0 of 2 |" in text
+    assert result.picture_file.exists()
+
+    log = Log()
+    result = compare(dataset, settings, out, log)
+    assert [name for name, _ in log.started] == ["dice, fold 0", "dice, fold 1"]
+    assert not result.failures and not list(out.rglob("failure.json"))
+    assert set(result.table["loss"]) == {"dice", "focal"}
+
+
+def test_a_comparison_in_which_all_fails_still_ends_with_a_summary(tmp_path, monkeypatch):
+    break_losses(monkeypatch, "dice")
+    result = compare(read_data(tmp_path / "data"), make_tiny("dice", epochs=1), tmp_path / "out")
+    assert len(result.failures) == 2 and result.table.empty
+    assert "No run finished" in result.summary_file.read_text()
+
+
+def test_out_of_memory_says_what_helps():
+    assert "--batch-size" in explain(torch.OutOfMemoryError("CUDA out of memory"))
+    assert "--batch-size" in explain(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert explain(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("losses", ["dise", "dice:delta=0.2", "dice:reduction=none", "dice:activation=none"])
+def test_impossible_losses_are_found_before_anything_starts(tmp_path, losses):
+    settings = make_tiny(losses)
+    with pytest.raises(LabError):
+        compare(read_data(tmp_path / "data"), settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_loss_of_the_family_can_be_compared():
+    import unifocal
+
+    check_losses(parse_losses(",".join(unifocal.available())), 2)
+
+
+def test_near_duplicates_share_a_fold_and_are_reported(tmp_path):
+    data = write_data(tmp_path / "data")
+    for part in ("images", "masks"):
+        (data / part / "99.png").write_bytes((data / part / "3.png").read_bytes())
+    result = compare(read_dataset(data), make_tiny("dice", epochs=1), tmp_path / "out")
+    record = json.loads((tmp_path / "out/folds.json").read_text())
+    for fold in record["folds"]:
+        for part in ("train", "validation", "test"):
+            assert ("3" in fold[part]) == ("99" in fold[part])
+    assert "3 = 99" in result.summary_file.read_text()
+
+
+# The lock
+
+
+def write_lock(folder, **owner):
+    folder.mkdir(exist_ok=True)
+    (folder / "lock.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()} | owner))
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with storage.lock(tmp_path), pytest.raises(LabError, match=str(os.getpid())), storage.lock(tmp_path):
+        pass
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    process = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(process, 0)
+    write_lock(tmp_path, pid=process)
+    with storage.lock(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_of_another_machine_is_respected(tmp_path):
+    write_lock(tmp_path, host="elsewhere", pid=2**22 + 1)
+    with pytest.raises(LabError, match="elsewhere"), storage.lock(tmp_path):
+        pass
+    assert (tmp_path / "lock.json").exists()
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def fail(part):
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_with(path, fail)
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# The picture
+
+
+def pixels_of(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def centre(figure, ax, colour, tolerance=60):
+    """Mean position of a colour within an axes, as shares of its width and height from the top left."""
+    pixels = pixels_of(figure)
+    box = ax.get_window_extent()
+    height = pixels.shape[0]
+    part = pixels[round(height - box.y1) : round(height - box.y0), round(box.x0) : round(box.x1)]
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    rows, columns = np.nonzero((np.abs(part - rgb) < tolerance).all(-1))
+    assert len(rows), f"nothing is drawn in {colour}"
+    return rows.mean() / part.shape[0], columns.mean() / part.shape[1]
+
+
+def test_contours_lie_on_the_image_right_way_up():
+    """A lesion at the top right, a prediction at the bottom left: each contour must be where its region is."""
+    truth, prediction = np.zeros((2, 60, 90), np.uint8)
+    truth[5:15, 70:85] = 1
+    prediction[40:55, 10:20] = 1
+    image = np.zeros((60, 90), np.float32)
+    figure = pictures.draw_rows([("best", image, truth, {"dice": (prediction, 0.0)})], ["dice"])
+    whole, enlarged = figure.axes
+    row, column = centre(figure, whole, pictures.TRUTH)
+    assert (row, column) == (pytest.approx(10 / 60, abs=0.03), pytest.approx(77.5 / 90, abs=0.03))
+    row, column = centre(figure, enlarged, pictures.PREDICTION)
+    assert row > 0.6 and column < 0.4
+    # In data coordinates the contour passes half-way between the last pixel outside and the first inside.
+    vertices = np.concatenate([path.vertices for path in whole.collections[0].get_paths()])
+    assert vertices.min(0) == pytest.approx([69.5, 4.5]) and vertices.max(0) == pytest.approx([84.5, 14.5])
+    # The image is shown with its first row on top.
+    assert whole.get_ylim()[0] > whole.get_ylim()[1] and enlarged.get_ylim()[0] > enlarged.get_ylim()[1]
+
+
+def test_the_window_holds_all_that_is_marked():
+    truth, prediction = np.zeros((2, 100, 200), np.uint8)
+    truth[0:10, 150:199] = 1
+    prediction[20:30, 140:150] = 1
+    top, bottom, left, right = pictures.window([truth, prediction])
+    assert top == 0 and bottom >= 30 and left <= 140 and right >= 199
+    assert 0 <= top < bottom <= 100 and 0 <= left < right <= 200
+
+
+def test_best_median_and_worst_by_mean_over_losses_among_images_with_lesions():
+    rows = [
+        (loss, 0, 0, case, "lesion", "DSC", value)
+        for case, values in {"a": (0.9, 0.1), "b": (0.6, 0.6), "c": (0.2, 0.9), "none": (1.0, 1.0)}.items()
+        for loss, value in zip(("dice", "focal"), values, strict=True)
+    ]
+    table = pd.DataFrame([*rows, ("dice", 0, 0, "half", "lesion", "DSC", 1.0)], columns=list(COLUMNS))
+    chosen = pictures.choose_cases(table, {"a", "b", "c", "half"})
+    assert chosen == [("best", "b"), ("median", "c"), ("worst", "a")]
+    assert pictures.choose_cases(table, {"a"}) == [("best", "a")]
+    assert pictures.choose_cases(table, set()) == []
+
+
+def test_the_summary_marks_the_best(done):
+    result, _ = done
+    write_summary(result)
+    means = summarise(result.table).set_index(["metric", "loss"])["mean"]
+    best = means["DSC"].idxmax()
+    [line] = [line for line in result.summary_file.read_text().splitlines() if line.startswith(f"| {best} | **")]
+    assert f"**{means['DSC', best]:.3f}" in line

@@ -1,0 +1,92 @@
+"""The figures of a description, on a folder counted by hand and on the real one."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from unifocal.lab.describe import describe
+from unifocal.lab.layouts import read_dataset
+
+
+def shown(description) -> str:
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(description.table())
+    return capture.get()
+
+
+def write(folder, masks, images=None):
+    for n, values in enumerate(masks):
+        mask = np.array(values, np.uint8)
+        image = images[n] if images else np.random.default_rng(n).integers(0, 255, mask.shape, np.uint8)
+        for part, pixels in (("images", image), ("masks", mask)):
+            (folder / part).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / part / f"{n}.png")
+    return read_dataset(folder)
+
+
+def test_counted_by_hand(tmp_path):
+    masks = [np.zeros((10, 20)), np.zeros((10, 20)), np.zeros((30, 10)), np.zeros((10, 10))]
+    masks[1][:1] = 255  # 10 %
+    masks[2][:, :4] = 255  # 40 %
+    masks[3][:2] = 255  # 20 %
+    (tmp_path / "groups.csv").write_text("image,patient\n0,a\n1,a\n2,b\n3,\n")
+    found = describe(write(tmp_path, masks))
+    (lesion,) = found.foreground
+    assert (lesion.name, lesion.present_in) == ("lesion", 3)
+    # Per image, not per pixel: the mean of 0, 10, 40 and 20 %.
+    assert lesion.mean_of_all == pytest.approx(17.5)
+    assert lesion.mean_where_present == pytest.approx(70 / 3)
+    spread = lesion.spread_where_present
+    assert spread is not None
+    assert (spread.min, spread.median, spread.max) == pytest.approx((10, 20, 40))
+    assert (found.width.min, found.width.median, found.width.max) == (10, 15, 20)
+    assert (found.height.min, found.height.median, found.height.max) == (10, 10, 30)
+    assert (found.cases, found.empty, found.several_masks) == (4, 1, 0)
+    assert (found.given_groups, found.alike_groups, found.fold_groups) == (3, 4, 3)
+    assert found.diagnoses == {}
+
+
+def test_duplicates_and_patients_meet_in_the_groups_of_folds(tmp_path):
+    images = [np.random.default_rng(n).integers(0, 255, (32, 32), np.uint8) for n in (0, 1, 1, 2)]
+    (tmp_path / "groups.csv").write_text("image,patient\n0,a\n1,a\n2,b\n3,c\n")
+    found = describe(write(tmp_path, [np.eye(32)] * 4, images))
+    assert [(pair.first, pair.second, pair.identical) for pair in found.alike] == [("1", "2", True)]
+    assert (found.given_groups, found.alike_groups, found.fold_groups) == (3, 3, 2)
+    assert "1 = 2" in shown(found)
+
+
+def test_several_classes_and_an_absent_one(tmp_path):
+    found = describe(write(tmp_path, [[[0, 1], [1, 0]], [[3, 3], [3, 1]]]))
+    assert [share.name for share in found.foreground] == ["class 1", "class 2", "class 3", "all classes"]
+    assert [share.mean_of_all for share in found.foreground] == pytest.approx([37.5, 0, 37.5, 75])
+    assert found.foreground[1].mean_where_present is None
+    assert found.foreground[2].mean_where_present == pytest.approx(75)
+    assert "class 2" in shown(found)
+
+
+def test_json_reads_back_equal_and_the_table_escapes_names(tmp_path):
+    folder = tmp_path / "[bold]set"
+    folder.mkdir()
+    found = describe(write(folder, [[[0, 1]]]))
+    plain = found.to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["foreground"][0]["spread_where_present"]["max"] == 50
+    assert "[bold]set" in shown(found)
+
+
+def test_real_busi_has_the_figures_of_its_readme(shared):
+    found = describe(read_dataset(shared / "data" / "busi"))
+    (lesion,) = found.foreground
+    assert (found.cases, found.empty, found.several_masks, lesion.present_in) == (280, 35, 13, 245)
+    assert found.diagnoses == {"benign": 155, "malignant": 90, "normal": 35}
+    assert lesion.mean_where_present == pytest.approx(10.00, abs=0.005)
+    assert lesion.mean_of_all == pytest.approx(10.0026 * 245 / 280, abs=0.001)
+    assert (len(found.alike), found.alike_groups, found.given_groups, found.fold_groups) == (60, 227, 227, 227)
+    text = shown(found)
+    assert "10.00 over the 245" in text
+    assert "benign (433) = malignant (145)" in text

@@ -1,0 +1,162 @@
+"""Every way of storing grey values and masks is read as what it shows."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unifocal.lab.cases import Case, Dataset
+from unifocal.lab.errors import LabError
+from unifocal.lab.images import read_image, read_mask
+
+GREY = np.array([[0, 50, 255], [7, 128, 200]], np.uint8)
+TRUTH = np.array([[0, 0, 1], [1, 0, 1]], np.uint8)
+
+
+@pytest.fixture
+def grey_of(tmp_path):
+    def read(picture: Image.Image, name="x.png", **options) -> np.ndarray:
+        picture.save(tmp_path / name, **options)
+        return read_image(Case("x", tmp_path / name, ()))
+
+    return read
+
+
+@pytest.fixture
+def truth_of(tmp_path):
+    def read(*pictures: Image.Image, classes=("background", "lesion"), ending="png", **options) -> np.ndarray:
+        paths = tuple(tmp_path / f"m{n}.{ending}" for n in range(len(pictures)))
+        for path, picture in zip(paths, pictures, strict=True):
+            picture.save(path, **options)
+        case = Case("x", paths[0], paths)
+        return read_mask(case, Dataset("d", "plain", tmp_path, (case,), classes))
+
+    return read
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.tif"])
+def test_grey_values_are_exact(grey_of, mode, name):
+    image = grey_of(Image.fromarray(GREY).convert(mode), name)
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image, GREY)  # (H, W), not transposed
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_dropped_not_blended(grey_of, mode):
+    picture = Image.fromarray(GREY).convert(mode)
+    picture.putalpha(Image.fromarray(np.array([[0, 9, 255], [0, 0, 1]], np.uint8)))
+    np.testing.assert_array_equal(grey_of(picture), GREY)
+
+
+def test_palette_is_looked_up(grey_of):
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+    picture.putpalette([0, 0, 0, 200, 200, 200, 255, 0, 0])
+    np.testing.assert_array_equal(grey_of(picture), [[0, 200], [76, 200]])
+    np.testing.assert_array_equal(grey_of(picture, transparency=b"\x00\x80\xff"), [[0, 200], [76, 200]])
+
+
+def test_bilevel_image(grey_of):
+    np.testing.assert_array_equal(grey_of(Image.fromarray(TRUTH * 255).convert("1")), TRUTH * 255)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_sixteen_bits_do_not_wrap(grey_of, name):
+    deep = np.array([[0, 255, 256], [40000, 65535, 1]], np.uint16)
+    np.testing.assert_array_equal(grey_of(Image.fromarray(deep), name), deep)
+
+
+def test_float_images_and_their_nan(grey_of):
+    np.testing.assert_array_equal(grey_of(Image.fromarray(np.array([[-1.5, 2]], np.float32)), "x.tif"), [[-1.5, 2]])
+    with pytest.raises(LabError, match="NaN"):
+        grey_of(Image.fromarray(np.array([[np.nan, 2]], np.float32)), "x.tif")
+
+
+def test_unequal_channels_give_luminance(grey_of):
+    red, blue = Image.new("RGB", (1, 1), (255, 0, 0)), Image.new("RGB", (1, 1), (0, 0, 255))
+    assert (grey_of(red).item(), grey_of(blue).item()) == (76, 29)
+
+
+def test_orientation_tags_are_ignored(grey_of):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert grey_of(Image.fromarray(GREY), exif=exif).shape == (2, 3)
+
+
+def test_a_file_damaged_after_its_header(tmp_path, grey_of):
+    grey_of(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)), "x.jpg")
+    path = tmp_path / "x.jpg"
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(LabError, match=r"x\.jpg is damaged"):
+        read_image(Case("x", path, ()))
+    with pytest.raises(LabError, match="is gone"):
+        read_image(Case("x", tmp_path / "none.png", ()))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "LA", "RGBA"])
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_mask_modes_and_alpha(truth_of, mode, alpha):
+    picture = Image.fromarray(TRUTH * 255).convert(mode)
+    if mode in ("LA", "RGBA"):
+        picture.putalpha(alpha)
+    mask = truth_of(picture)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, TRUTH)
+
+
+@pytest.mark.parametrize("value", [1, 2, 128, 255])
+def test_any_single_positive_value_marks(truth_of, value):
+    np.testing.assert_array_equal(truth_of(Image.fromarray(TRUTH * np.uint8(value))), TRUTH)
+
+
+def test_palette_masks(truth_of):
+    picture = Image.fromarray(TRUTH, "P")
+    picture.putpalette([0, 0, 0, 128, 0, 0])
+    np.testing.assert_array_equal(truth_of(picture), TRUTH)
+    picture.putpalette([255, 255, 255, 0, 0, 0])  # white first: the greys count, not the indices
+    np.testing.assert_array_equal(truth_of(picture), 1 - TRUTH)
+    three = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    three.putpalette([0, 0, 0, 0, 0, 255, 255, 0, 0])
+    np.testing.assert_array_equal(truth_of(three, classes=("background", "class 1", "class 2")), [[0, 1, 2]])
+
+
+def test_soft_edges_are_cut_at_half(truth_of):
+    np.testing.assert_array_equal(
+        truth_of(Image.fromarray(np.array([[0, 3, 99, 100, 200]], np.uint8))), [[0, 0, 0, 1, 1]]
+    )
+    disc = np.hypot(*np.mgrid[-32:32, -32:32]) < 20
+    jpeg = truth_of(Image.fromarray(disc), ending="png")
+    np.testing.assert_array_equal(jpeg, disc)
+    assert (truth_of(Image.fromarray(disc).convert("L"), ending="jpg", quality=50) != disc).mean() < 0.005
+    assert not truth_of(Image.new("L", (64, 64)), ending="jpg").any()
+
+
+def test_several_masks_are_united(truth_of):
+    one, two = (Image.fromarray(np.array(m, np.uint8)) for m in ([[255, 0, 0, 0]], [[0, 0, 1, 0]]))
+    np.testing.assert_array_equal(truth_of(one, two), [[1, 0, 1, 0]])
+    classes = ("background", "class 1", "class 2")
+    one, two = (Image.fromarray(np.array(m, np.uint8)) for m in ([[1, 2, 0]], [[2, 1, 0]]))
+    np.testing.assert_array_equal(truth_of(one, two, classes=classes), [[2, 2, 0]])
+
+
+def test_masks_that_cannot_be_united_or_named(truth_of):
+    with pytest.raises(LabError, match="one size"):
+        truth_of(Image.new("L", (2, 3)), Image.new("L", (3, 2)))
+    with pytest.raises(LabError, match=r"0\.\.2; .* holds 5"):
+        truth_of(Image.fromarray(np.array([[5]], np.uint8)), classes=("background", "class 1", "class 2"))
+
+
+def test_real_busi_quirks(shared):
+    """RGBA first mask, several masks and all-black RGB masks of the real folder, by its own list of percentages."""
+    from unifocal.lab.layouts import read_dataset
+
+    folder = shared / "data" / "busi"
+    dataset = read_dataset(folder)
+    listed = {
+        line.split(",")[0].split("/")[1][:-4]: float(line.split(",")[4])
+        for line in (folder / "groups.csv").read_text().splitlines()[1:]
+    }
+    checked = [c for c in dataset.cases if len(c.masks) > 1 or c.label == "normal" or c.id == "benign (1)"]
+    for case in checked:
+        mask = read_mask(case, dataset)
+        assert mask.shape == read_image(case).shape
+        assert 100 * mask.mean() == pytest.approx(listed[case.id], abs=6e-5), case.id
