@@ -1,28 +1,35 @@
-"""Losses for class-imbalanced medical image segmentation: every name below is public, everything else is not."""
+"""Losses for class-imbalanced medical image segmentation: the names in `__all__` are public, everything else is not.
 
-from .losses import (
-    AdaptiveFocalLoss,
-    AsymmetricFocalLoss,
-    AsymmetricFocalTverskyLoss,
-    AsymmetricSimilarityLoss,
-    ComboLoss,
-    CosineTverskyLoss,
-    CrossEntropyLoss,
-    DiceCELoss,
-    DiceFocalLoss,
-    DiceLoss,
-    FocalLoss,
-    FocalTverskyLoss,
-    HybridFocalLoss,
-    JaccardLoss,
-    SegmentationLoss,
-    SymmetricFocalLoss,
-    SymmetricFocalTverskyLoss,
-    SymmetricUnifiedFocalLoss,
-    TverskyLoss,
-    UnifiedFocalLoss,
-)
-from .registry import available, build
+They are imported when first used, so that the command `unifocal` answers before torch is loaded.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .losses import (
+        AdaptiveFocalLoss,
+        AsymmetricFocalLoss,
+        AsymmetricFocalTverskyLoss,
+        AsymmetricSimilarityLoss,
+        ComboLoss,
+        CosineTverskyLoss,
+        CrossEntropyLoss,
+        DiceCELoss,
+        DiceFocalLoss,
+        DiceLoss,
+        FocalLoss,
+        FocalTverskyLoss,
+        HybridFocalLoss,
+        JaccardLoss,
+        SegmentationLoss,
+        SymmetricFocalLoss,
+        SymmetricFocalTverskyLoss,
+        SymmetricUnifiedFocalLoss,
+        TverskyLoss,
+        UnifiedFocalLoss,
+    )
+    from .registry import available, build
 
 __version__ = "0.1.0"
 
@@ -50,3 +57,15 @@ __all__ = [
     "available",
     "build",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(".registry" if name in ("available", "build") else ".losses", __name__)
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

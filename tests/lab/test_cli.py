@@ -49,7 +49,7 @@ def test_every_loss_has_its_equation_and_its_source():
     import unifocal
 
     for name in unifocal.available():
-        what, equation, source = cli._described(type(unifocal.build(name)).__doc__)
+        what, equation, source = cli._described(type(unifocal.build(name)).__doc__ or "")
         assert what and equation.startswith("L =") and source, name
 
 

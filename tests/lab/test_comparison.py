@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from tiny import make_tiny, read_data, write_data
 
-from unifocal.lab import comparison, pictures, storage
+from unifocal.lab import pictures, storage
 from unifocal.lab.comparison import check_losses, compare, explain
 from unifocal.lab.errors import LabError
 from unifocal.lab.layouts import read_dataset
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
 from unifocal.lab.results import COLUMNS, read_table, summarise
-from unifocal.lab.settings import parse_losses
+from unifocal.lab.settings import LossChoice, parse_losses
 
 
 class Log(Watcher):
@@ -146,7 +146,7 @@ def test_an_interrupted_comparison_goes_on_and_gives_the_same_table(done, tmp_pa
 
 def break_losses(monkeypatch, broken):
     """Let the loss named `broken` raise in training, not in the check before it."""
-    build = comparison.LossChoice.build
+    build = LossChoice.build
 
     class Broken(torch.nn.Module):
         def forward(self, logits, labels):
@@ -154,7 +154,7 @@ def break_losses(monkeypatch, broken):
                 raise ValueError("the gradient went home\nsecond line")
             return logits.mean()
 
-    monkeypatch.setattr(comparison.LossChoice, "build", lambda self: Broken() if self.name == broken else build(self))
+    monkeypatch.setattr(LossChoice, "build", lambda self: Broken() if self.name == broken else build(self))
 
 
 def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ def make_data(n=10):
 
 
 def test_prepared_images_fill_0_to_1_and_keep_their_place():
-    image, labels = prepare(*make_case(), SIZE)
+    image, mask = make_case()
+    image, labels = prepare(image, mask, SIZE)
     assert image.shape == (1, SIZE, SIZE) and image.dtype == torch.float32
     assert labels.shape == (SIZE, SIZE) and labels.dtype == torch.uint8
     assert image.min() == 0 and image.max() == 1

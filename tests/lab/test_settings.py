@@ -1,5 +1,7 @@
 """Settings are checked before anything starts, and a run's identity changes with everything its numbers depend on."""
 
+from typing import Any
+
 import pytest
 
 from unifocal.lab.errors import LabError
@@ -72,7 +74,7 @@ def test_settings_are_frozen():
         make_settings(losses=[DICE]).folds = 3
 
 
-CHANGES = [
+CHANGES: list[dict[str, Any]] = [
     {"loss": LossChoice(name="dice", arguments={"smooth": 1e-3})},
     {"loss": LossChoice(name="tversky")},
     {"fold": 1},

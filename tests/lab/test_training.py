@@ -67,7 +67,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(world, tmp_path, e
         execute(*arguments, stop_after(epoch, error))
     assert signal.getsignal(signal.SIGINT) is on_interrupt, "Lightning has switched Ctrl-C off"
     assert not (tmp_path / "result.json").exists()
-    repeated = []
+    repeated: list[float] = []
     execute(*arguments, lambda row: repeated.append(row["epoch"]))
     assert repeated == list(range(epoch, EPOCHS))
     assert_same_result(straight, tmp_path)
@@ -84,7 +84,7 @@ def test_a_stop_after_training_repeats_the_evaluation_only(world, tmp_path, monk
         patch.setattr(training, "evaluate", fail)
         with pytest.raises(Stop):
             execute(*arguments)
-    repeated = []
+    repeated: list[object] = []
     execute(*arguments, repeated.append)
     assert repeated == []
     assert_same_result(straight, tmp_path)
@@ -172,7 +172,7 @@ def test_a_loss_that_becomes_nan_fails_at_once_and_leaves_no_checkpoint(world, t
 
 def test_every_loss_starts_from_the_same_weights_and_sees_the_same_batches(world, tmp_path, monkeypatch):
     dataset, plan, run, _ = world
-    seen = {}
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
     class Recorder(torch.nn.Module):
         def forward(self, logits, labels):

@@ -98,14 +98,14 @@ def demo(
     """Compare three losses on made-up ultrasound images: a few minutes on two cores, no data needed."""
     from unifocal.lab.synthetic import write_synthetic
 
-    data = out / "data"
-    if not data.is_dir():
+    data = out / "synthetic"
+    if not (data / "groups.csv").is_file():  # the last file to be written
         write_synthetic(data, cases=DEMO_CASES, seed=0, size=128)
     _compare(data, out, "dice,tversky,unified-focal", **DEMO)
 
 
-DEMO_CASES = 60
-DEMO: dict[str, Any] = {"folds": 3, "epochs": 12, "size": 64, "width": 8, "batch_size": 4}
+DEMO_CASES = 80
+DEMO: dict[str, Any] = {"folds": 3, "epochs": 30, "size": 64, "width": 8, "batch_size": 4, "learning_rate": 0.03}
 
 
 @app.command()
@@ -117,11 +117,13 @@ def losses() -> None:
     import unifocal
 
     table = Table(show_lines=True)
-    for heading in ("name", "equation", "paper"):
+    for heading in ("name and parameters", "equation", "paper"):
         table.add_column(heading, overflow="fold")
     for name in unifocal.available():
-        what, equation, source = _described(type(unifocal.build(name)).__doc__ or "")
-        table.add_row(f"[bold]{name}[/bold]\n{_plain(what)}", _plain(equation), _plain(source))
+        loss = unifocal.build(name)
+        what, equation, source = _described(type(loss).__doc__ or "")
+        title = f"[bold]{name}[/bold]\n{_plain(loss.extra_repr())}\n{_plain(what)}"
+        table.add_row(title, _plain(equation), _plain(source))
     Console().print(table)
 
 

@@ -89,7 +89,7 @@ def draw_rows(
             ax.imshow(image, cmap="gray", interpolation="nearest")
             ax.set_xticks([])
             ax.set_yticks([])
-            _contours(ax, truth, TRUTH)
+            _contours(ax, truth, TRUTH, width=2.2)  # wider, to be seen below an equal prediction
             if column == 0:
                 corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
                 ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linestyle=":", linewidth=1))
@@ -133,15 +133,13 @@ def window(masks: Sequence[Mask], margin: float = 0.25) -> tuple[int, int, int, 
     return top, bottom, left, right
 
 
-def _contours(ax: Any, mask: Mask, colour: str) -> None:
+def _contours(ax: Any, mask: Mask, colour: str, width: float = 1.3) -> None:
     # Padded, so that a region at the border is closed there; coordinates are pixel centres, as imshow's are.
-    height, width = mask.shape
+    rows, columns = (np.arange(-1, length + 1) for length in mask.shape)
     for index in range(1, int(mask.max()) + 1):
         region = np.pad(mask == index, 1).astype(float)
         if region.any():
-            ax.contour(
-                np.arange(-1, width + 1), np.arange(-1, height + 1), region, [0.5], colors=colour, linewidths=1.3
-            )
+            ax.contour(columns, rows, region, [0.5], colors=colour, linewidths=width)
 
 
 def _wrapped(label: str) -> str:

@@ -43,12 +43,6 @@ def prepare(image: NDArray[np.float32], mask: NDArray[np.uint8], size: int) -> t
     return grey, F.interpolate(labels, (size, size), mode="nearest-exact")[0, 0]
 
 
-def prepare_all(cases: Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]], size: int) -> Prepared:
-    """`prepare` every (image, mask)."""
-    images, labels = zip(*(prepare(image, mask, size) for image, mask in cases), strict=True)
-    return Prepared(torch.stack(images), torch.stack(labels))
-
-
 class Augmentation:
     """Scaling, rotation, elastic deformation, mirroring and gamma: one draw for image and mask."""
 

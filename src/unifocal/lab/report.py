@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -40,8 +41,8 @@ def terminal_tables(comparison: "Comparison") -> list[Table]:
     """One table per foreground class, the best of each column in bold."""
     tables = []
     for name, rows in _by_class(comparison):
-        table = Table(title=f"{comparison.dataset.name}, {name}: mean ± 95 % interval over folds")
-        table.add_column("loss", overflow="fold", min_width=12)
+        table = Table(title=f"{comparison.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
+        table.add_column("loss", overflow="fold", min_width=14)
         for metric in METRICS:
             table.add_column(metric, justify="right", no_wrap=True)
         table.add_column("folds", justify="right")
