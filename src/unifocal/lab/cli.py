@@ -15,7 +15,7 @@ import typer
 from unifocal.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from unifocal.lab.comparison import Comparison
+    from unifocal.lab.outcome import Comparison
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -24,6 +24,7 @@ from unifocal.lab.duplicates import Pair, find_near_duplicates
 from unifocal.lab.errors import LabError
 from unifocal.lab.folds import hold_out, make_folds, make_strata, merge_groups
 from unifocal.lab.images import read_image, read_mask
+from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.pipeline import Prepared, prepare
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
@@ -41,43 +42,6 @@ class Plan:
     pairs: list[Pair]  # near-duplicates
     splits: list[Split]
     record: dict[str, Any]  # what folds.json says
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended."""
-
-    run: Run
-    folder: Path
-    failure: str | None  # the reason; None: finished
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What has become of it; the files lie in `out`."""
-
-    dataset: Dataset
-    settings: Settings
-    out: Path
-    outcomes: list[Outcome]
-    pairs: list[Pair]
-    table: pd.DataFrame
-
-    @property
-    def failures(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.failure is not None]
-
-    @property
-    def results_file(self) -> Path:
-        return self.out / "results.csv"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.out / "summary.md"
-
-    @property
-    def picture_file(self) -> Path:
-        return self.out / "contours.png"
 
 
 def compare(dataset: Dataset, settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:

@@ -5,25 +5,23 @@ tested on. The first column shows the whole image and, framed, the part that the
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unifocal.lab.images import read_image, read_mask
+from unifocal.lab.outcome import Comparison
 from unifocal.lab.storage import write_with
 from unifocal.lab.training import read_prediction
-
-if TYPE_CHECKING:
-    from unifocal.lab.comparison import Comparison
 
 TRUTH = "#35c9ff"
 PREDICTION = "#ffb000"
 Mask = NDArray[np.uint8]
 
 
-def draw(comparison: "Comparison", foreground: Sequence[float]) -> None:
+def draw(comparison: Comparison, foreground: Sequence[float]) -> None:
     """Write the picture; without a single finished run there is nothing to draw."""
     dataset = comparison.dataset
     present = {case.id for case, share in zip(dataset.cases, foreground, strict=True) if share > 0}

@@ -4,7 +4,6 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich import box
@@ -14,12 +13,10 @@ from rich.text import Text
 from unifocal.lab.cases import Dataset
 from unifocal.lab.duplicates import Pair
 from unifocal.lab.metrics import EMPTY_RULE, METRICS
+from unifocal.lab.outcome import Comparison
 from unifocal.lab.results import summarise
 from unifocal.lab.settings import Settings
-from unifocal.lab.storage import write_text
-
-if TYPE_CHECKING:
-    from unifocal.lab.comparison import Comparison
+from unifocal.lab.storage import read_json, write_text
 
 SHOWN = 20  # near-duplicate pairs listed
 
@@ -37,7 +34,7 @@ def near_duplicate_line(dataset: Dataset, pairs: Sequence[Pair]) -> str:
     return f"{line}; pixel-identical: {names}{more}"
 
 
-def terminal_tables(comparison: "Comparison") -> list[Table]:
+def terminal_tables(comparison: Comparison) -> list[Table]:
     """One table per foreground class, the best of each column in bold."""
     tables = []
     for name, rows in _by_class(comparison):
@@ -54,7 +51,7 @@ def terminal_tables(comparison: "Comparison") -> list[Table]:
     return tables
 
 
-def write_summary(comparison: "Comparison") -> None:
+def write_summary(comparison: Comparison) -> None:
     """Write `summary.md`: what was compared, how, the result, what failed, and how to do it again."""
     dataset, settings = comparison.dataset, comparison.settings
     sections = [
@@ -68,6 +65,9 @@ def write_summary(comparison: "Comparison") -> None:
         "Mean over folds of each fold's mean over images, ± half the 95 % t-interval over the fold means; the best "
         "of a column is bold, among the losses that finished every fold. Every number can be computed again from "
         "`results.csv`.",
+        f"![Truth and predictions on the best, the median and the worst image]({comparison.picture_file.name})"
+        if comparison.picture_file.exists()
+        else "",
         "## Empty masks",
         EMPTY_RULE,
         _undefined(comparison),
@@ -103,7 +103,7 @@ def command(dataset: Dataset, settings: Settings, out: Path) -> str:
 Rows = list[tuple[str, list[tuple[str, bool]], str]]  # label, (text, is best) per metric, folds
 
 
-def _by_class(comparison: "Comparison") -> list[tuple[str, Rows]]:
+def _by_class(comparison: Comparison) -> list[tuple[str, Rows]]:
     folds = comparison.settings.folds
     summary = summarise(comparison.table).set_index(["class", "loss", "metric"])
     result = []
@@ -148,7 +148,7 @@ def _markdown_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def _undefined(comparison: "Comparison") -> str:
+def _undefined(comparison: Comparison) -> str:
     summary = summarise(comparison.table)
     rows = summary[summary["undefined"] > 0]
     if rows.empty:
@@ -184,10 +184,8 @@ def _settings(settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def _versions(comparison: "Comparison") -> str:
+def _versions(comparison: Comparison) -> str:
     """What the runs themselves were trained with, which need not be what is installed now."""
-    from unifocal.lab.storage import read_json
-
     seen: dict[str, set[str]] = {}
     for outcome in comparison.outcomes:
         if outcome.failure is None:
