@@ -6,7 +6,7 @@
 Environment:
     UNIFOCAL_TORCH_INDEX  package index that holds CPU builds of torch, asked only where the default index would
                           bring GPU packages onto a machine without a GPU
-    UNIFOCAL_SYSTEM_SITE  1: let .venv see the packages of this interpreter (saves the download of torch on clusters)
+    UNIFOCAL_SYSTEM_SITE  1: make .venv see the packages of this interpreter (saves the download of the pinned torch)
 """
 
 import hashlib
@@ -134,15 +134,17 @@ COMMANDS = {"setup": lambda: 0, "demo": demo, "test": test, "check": check, "for
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+    name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if name not in COMMANDS or (arguments and name not in ("demo", "test")):
         print(__doc__)
         return 2
     setup()
-    return COMMANDS[sys.argv[1]](*sys.argv[2:])
+    return COMMANDS[name](*arguments)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from there.", file=sys.stderr)
         sys.exit(130)

@@ -151,3 +151,17 @@ def test_the_demo_is_the_same_comparison_on_made_up_images(tmp_path, monkeypatch
     assert run("demo", "--out", tmp_path / "demo") == 0
     assert len(read_table(tmp_path / "demo/results.csv")) == 3 * 9 * 5
     assert (tmp_path / "demo/contours.png").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_without_a_traceback(tmp_path, capsys):
+    data = write_data(tmp_path / "data")
+    (tmp_path / "file").write_text("in the way")
+    assert run("compare", data, *TINY, "--out", tmp_path / "file") == 2
+    err = capsys.readouterr().err
+    assert "file" in err and "same command" in err and "Traceback" not in err
+
+
+def test_home_is_expanded(tmp_path, capsys, monkeypatch):
+    write_data(tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("compare", "~/data", *TINY, "--losses", "dice", "--out", tmp_path / "out") == 0

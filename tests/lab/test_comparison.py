@@ -328,3 +328,22 @@ def test_the_summary_marks_the_best(done):
     best = means["DSC"].idxmax()
     [line] = [line for line in result.summary_file.read_text().splitlines() if line.startswith(f"| {best} | **")]
     assert f"**{means['DSC', best]:.3f}" in line
+
+
+def test_a_data_set_without_any_lesion_is_refused(tmp_path):
+    folder = write_data(tmp_path / "data")
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
+    with pytest.raises(LabError, match="all 12 masks"):
+        compare(read_dataset(folder), make_tiny(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path):
+    dataset = read_data(tmp_path / "data")
+    out = tmp_path / "out"
+    assert compare(dataset, make_tiny("dice", epochs=1), out).picture_file.exists()
+    failed = compare(dataset, make_tiny("dice", epochs=1, learning_rate=1e30), out)
+    assert len(failed.failures) == 2
+    assert not failed.picture_file.exists()
+    assert "contours.png" not in failed.summary_file.read_text()

@@ -208,6 +208,11 @@ class TestGroupsFile:
         (tmp_path / "groups.csv").write_text("image,group\na,7\nb,8\nnot here,9\n")
         assert [case.group for case in read_dataset(tmp_path).cases] == ["7", "8"]
 
+    def test_semicolons_will_do(self, tmp_path):
+        make_plain(tmp_path)
+        (tmp_path / "groups.csv").write_text("image;patient\na;7\nb;8\n")
+        assert [case.group for case in read_dataset(tmp_path).cases] == ["7", "8"]
+
     def test_two_columns_join_by_either(self, tmp_path):
         make_plain(tmp_path, "abcde")
         (tmp_path / "g.csv").write_text("image,patient,group\na,1,\nb,1,x\nc,2,x\nd,3,y\ne,,\n")
@@ -231,3 +236,15 @@ class TestGroupsFile:
             read_dataset(tmp_path)
         with pytest.raises(LabError, match="does not exist"):
             read_dataset(tmp_path, groups_file=tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("values", [(1, 2, 255), (85, 170, 255), (128, 255)])
+def test_a_few_values_that_are_no_class_indices_are_refused_by_name(tmp_path, values):
+    """Several labels drawn as greys, or a void label: read as binary they would be a wrong truth."""
+    make_plain(tmp_path)
+    mask = np.zeros((4, 6), np.uint8)
+    for row, value in enumerate(values):
+        mask[row, :3] = value
+    Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
+    with pytest.raises(LabError, match=r"class indices.*\n.*masks/b.png holds 0, .*255"):
+        read_dataset(tmp_path)

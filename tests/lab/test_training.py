@@ -1,6 +1,8 @@
 """One run: it goes on after a stop as if there had been none, and its predictions lie right way up."""
 
 import json
+import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from tiny import make_tiny, read_data
 
 from unifocal.lab import training
-from unifocal.lab.comparison import make_plan
+from unifocal.lab.comparison import is_finished, make_plan
+from unifocal.lab.errors import Terminated
 from unifocal.lab.images import read_mask
 from unifocal.lab.metrics import measure
 from unifocal.lab.settings import Run
@@ -41,6 +44,48 @@ def stop_after(epoch, error):
             raise error
 
     return tell
+
+
+def test_sigterm_is_neither_success_nor_failure_and_the_run_goes_on(world, tmp_path):
+    """What a scheduler sends before it takes the machine away."""
+    dataset, plan, run, straight = world
+    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+
+    def tell(row):
+        if row["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        execute(*arguments, tell)
+    assert not (tmp_path / "result.json").exists()
+    execute(*arguments)
+    assert_same_result(straight, tmp_path)
+
+
+def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_path):
+    dataset, plan, run, straight = world
+    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+    with pytest.raises(Stop):
+        execute(*arguments, stop_after(2, Stop()))
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:3000])
+    execute(*arguments)
+    assert_same_result(straight, tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["cases.csv", "predictions"])
+def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost):
+    dataset, plan, run, straight = world
+    shutil.copytree(straight, tmp_path / "run")
+    path = tmp_path / "run" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not is_finished(tmp_path / "run")
+    trained: list[object] = []
+    execute(run, dataset, plan.data, plan.splits[0], tmp_path / "run", trained.append)
+    assert not trained
+    assert is_finished(tmp_path / "run")
+    assert_same_result(straight, tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").read_bytes() == (straight / "result.json").read_bytes()
 
 
 def weights(folder):

@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unifocal.lab.errors import LabError
+from unifocal.lab.errors import LabError, Terminated
 
 if TYPE_CHECKING:
     from unifocal.lab.outcome import Comparison
@@ -32,11 +33,25 @@ Layout = Annotated[str | None, typer.Option(help="busi, bus2017 or plain; found 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; mistakes of the user end with their text and exit code 2."""
+    """Run the command line; mistakes of the user end with their text and exit code 2.
+
+    Idle threads of the CPU sleep instead of spinning: on a machine that others use too, spinning costs many times
+    what it gains.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded, which is later
     try:
         app(args=None if arguments is None else list(arguments))
     except LabError as error:
         print(f"unifocal: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(
+            f"unifocal: {error.strerror or error}{where}\n"
+            "Is the folder writable, and the disk not full? Finished runs and whole epochs are kept: mend it, and the "
+            "same command goes on from there.",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 
@@ -154,6 +169,7 @@ def _compare(data: Path, out: Path, losses: str, **values: Any) -> None:
     from unifocal.lab.settings import make_settings, parse_losses
 
     shown, errors = Console(), Console(stderr=True)
+    data = data.expanduser()
     try:
         settings = make_settings(losses=parse_losses(losses), **values)
         if not data.is_dir():
@@ -169,6 +185,9 @@ def _compare(data: Path, out: Path, losses: str, **values: Any) -> None:
     except KeyboardInterrupt:
         errors.print("\nStopped. Finished runs and whole epochs are kept: the same command goes on from there.")
         raise typer.Exit(130) from None
+    except Terminated:
+        errors.print("\nTerminated. Finished runs and whole epochs are kept: the same command goes on from there.")
+        raise typer.Exit(143) from None
     _print_result(comparison, shown)
     if comparison.failures:
         raise typer.Exit(1)

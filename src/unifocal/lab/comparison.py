@@ -30,7 +30,7 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
 from unifocal.lab.settings import LossChoice, Run, Settings, fingerprint
 from unifocal.lab.storage import lock, read_json, write_json
-from unifocal.lab.training import Row, Split, choose_device, execute
+from unifocal.lab.training import Row, Split, choose_device, execute, read_result
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ def make_plan(dataset: Dataset, settings: Settings) -> Plan:
             yield image
 
     duplicates = find_near_duplicates(images())
+    if not any(foreground):
+        raise LabError(
+            f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
+            "their transparency only, or lie elsewhere?"
+        )
     data = Prepared(*(torch.stack(parts) for parts in zip(*prepared, strict=True)))
     groups = merge_groups([case.group for case in dataset.cases], duplicates.groups)
     strata = make_strata(foreground, [case.label for case in dataset.cases])
@@ -156,6 +161,8 @@ def record_folds(path: Path, record: dict[str, Any]) -> None:
         write_json(path, record)
         return
     before = read_json(path)
+    if not isinstance(before, dict):
+        raise LabError(f"expected the folds of an earlier comparison; {path} is none. Remove it, or use another --out.")
     parts = {
         "data": "the images, masks or classes",
         "seed": "the seed",
@@ -217,7 +224,8 @@ def run_one(run: Run, dataset: Dataset, plan: Plan, folder: Path, watcher: Watch
 
 
 def is_finished(folder: Path) -> bool:
-    return (folder / "result.json").is_file()
+    """Is all there that a report needs? A run that has lost a part of it is completed from its weights."""
+    return read_result(folder) is not None and (folder / "cases.csv").is_file() and (folder / "predictions").is_dir()
 
 
 def epochs_done(folder: Path) -> int:

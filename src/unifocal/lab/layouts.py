@@ -10,11 +10,13 @@
 Upper and lower case do not matter. The folder given may also be the parent of the one that has the layout.
 Masks are binary in the first two layouts. In a plain folder they are class indices if all values of all masks
 are whole numbers within 0..15 and more than one positive value occurs in the set; the classes are then named
-"class 1", "class 2", ... Otherwise they are binary, in the way of `images.binarise`.
+"class 1", "class 2", ... Otherwise they are binary, in the way of `images.binarise`; a mask with a few other values
+(such as 0, 85, 170, 255) is neither and refused.
 """
 
 import csv
 import difflib
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +35,7 @@ DIAGNOSES = ("benign", "malignant", "normal")
 PLAIN_IMAGES = ("images", "image")
 PLAIN_MASKS = ("masks", "mask", "labels", "label")
 LARGEST_CLASS = 15
+SOFT_EDGES = 8  # a mask with as many positive values has soft edges; one with fewer has several labels
 GROUP_COLUMNS = ("group", "patient", "near_duplicate_group")
 SHOWN = 20  # problems listed in one message
 
@@ -187,15 +190,25 @@ def _file_problems(cases: list[Case]) -> list[str]:
 
 
 def _find_classes(cases: tuple[Case, ...]) -> tuple[str, ...]:
-    """Decide by the rule of the module's docstring, stopping at the first mask that rules classes out."""
+    """Decide by the rule of the module's docstring."""
     seen: set[int] = set()
+    indices = True
+    problems = []
     for case in cases:
         for path in case.masks:
             values = np.unique(read_mask_values(path))
             if values.max() > LARGEST_CLASS or values.min() < 0 or (values != values.astype(int)).any():
-                return ("background", "lesion")
+                indices = False
+                if 2 <= (values > 0).sum() < SOFT_EDGES:
+                    problems.append(f"{_short(path)} holds {', '.join(f'{value:g}' for value in values)}")
             seen.update(int(value) for value in values if value > 0)
-    if len(seen) < 2:
+    if problems:
+        headline = (
+            "expected masks with one value for the lesion, or class indices 0, 1, 2, ... (there is no label for "
+            "voxels to leave out); store other values as indices"
+        )
+        raise LabError(_listed(headline, problems))
+    if not indices or len(seen) < 2:
         return ("background", "lesion")
     return ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))
 
@@ -214,7 +227,10 @@ def _with_groups(cases: tuple[Case, ...], path: Path, root: Path, folder: Path) 
     names = {name: case.id for case in cases for name in _names_of(case, root, folder)}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)] or [[]]
+            text = file.read()
+        delimiter = "," if "," in text.partition("\n")[0] else ";"  # what spreadsheets write in half of Europe
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        header, *rows = [row for row in lines if any(cell.strip() for cell in row)] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise LabError(f"expected a CSV file in UTF-8; {path} cannot be read ({error}).") from error
     columns = [name.strip().lower() for name in header]

@@ -22,7 +22,8 @@ Mask = NDArray[np.uint8]
 
 
 def draw(comparison: Comparison, foreground: Sequence[float]) -> None:
-    """Write the picture; without a single finished run there is nothing to draw."""
+    """Write the picture; without a single finished run there is nothing to draw, and an older picture goes."""
+    comparison.picture_file.unlink(missing_ok=True)
     dataset = comparison.dataset
     present = {case.id for case, share in zip(dataset.cases, foreground, strict=True) if share > 0}
     chosen = choose_cases(comparison.table, present)

@@ -63,8 +63,8 @@ def write_summary(comparison: Comparison) -> None:
         sections += [f"## Result: {name}", _markdown_table(rows)]
     sections += [
         "Mean over folds of each fold's mean over images, ± half the 95 % t-interval over the fold means; the best "
-        "of a column is bold, among the losses that finished every fold. Every number can be computed again from "
-        "`results.csv`.",
+        "of a column is bold, among the losses that finished every fold. With few folds the interval is wide and may "
+        "leave [0, 1]. Every number can be computed again from `results.csv`.",
         f"![Truth and predictions on the best, the median and the worst image]({comparison.picture_file.name})"
         if comparison.picture_file.exists()
         else "",
@@ -108,7 +108,8 @@ def _by_class(comparison: Comparison) -> list[tuple[str, Rows]]:
     summary = summarise(comparison.table).set_index(["class", "loss", "metric"])
     result = []
     for name in comparison.dataset.classes[1:]:
-        best = {metric: _best(summary, name, metric, folds) for metric in METRICS}
+        several = len(comparison.settings.losses) > 1
+        best = {metric: _best(summary, name, metric, folds) if several else math.nan for metric in METRICS}
         rows: Rows = []
         for loss in comparison.settings.losses:
             failed = sum(o.run.loss == loss for o in comparison.failures)

@@ -106,7 +106,8 @@ def make_settings(**values: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}; got {problem['input']!r}"
+            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            + ("" if problem["loc"] == ("losses",) else f"; got {problem['input']!r}")
             for problem in error.errors()
         ]
         raise LabError("these settings are impossible:\n" + "\n".join(lines)) from None
@@ -151,9 +152,9 @@ def fingerprint(value: object) -> str:
 
 
 def _value(text: str) -> Any:
-    """A number, list, true, false or none as such; anything else is a word."""
-    if text.lower() in ("true", "false", "none"):
-        return {"true": True, "false": False, "none": None}[text.lower()]
+    """A number, list, True, False or None as such; anything else is a word."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises LabError while another process holds it. A process on another machine cannot be asked whether it lives,
     so its lock counts until somebody removes the file.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock.json"
     owner = {
@@ -73,6 +74,9 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came of it, unless it is no longer empty
 
 
 def _remove_if_stale(path: Path) -> None:

@@ -25,18 +25,20 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from unifocal.lab.cases import Dataset
+from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.images import read_mask
 from unifocal.lab.metrics import measure
 from unifocal.lab.network import build_network
 from unifocal.lab.pipeline import Augmentation, Batches, Prepared
 from unifocal.lab.results import write_table
 from unifocal.lab.settings import Run
-from unifocal.lab.storage import remove_parts, write_json, write_text, write_with
+from unifocal.lab.storage import read_json, remove_parts, write_json, write_text, write_with
 
 Row = dict[str, float]  # of the history: epoch, train_loss, validation_loss, learning_rate, seconds
 
@@ -144,24 +146,35 @@ def execute(
     remove_parts(folder)
     write_json(folder / "settings.json", run.identity())
     device = choose_device(run.settings.device)
-    module = train(run, data, split, len(dataset.classes), folder, device, tell)
-    module.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])
-    rows = evaluate(run, dataset, data, split.test, module.network.to(device), folder / "predictions")
-    write_table(folder / "cases.csv", pd.DataFrame(rows))
-    best = min(module.history, key=lambda row: row["validation_loss"])
-    write_json(
-        folder / "result.json",
-        {
+    result = read_result(folder)
+    if result is None:
+        history = train(run, data, split, len(dataset.classes), folder, device, tell)
+        best = min(history, key=lambda row: row["validation_loss"])
+        result = {
             "status": "finished",
-            "seconds": round(sum(row["seconds"] for row in module.history), 3),
+            "seconds": round(sum(row["seconds"] for row in history), 3),
             "best_epoch": int(best["epoch"]),
             "validation_loss": best["validation_loss"],
             "device": device,
             "threads": torch.get_num_threads(),
             "versions": versions(),
-        },
-    )
+        }
+    network = build_network(len(dataset.classes), run.settings.width, seed=0)
+    weights = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+    rows = evaluate(run, dataset, data, split.test, network.to(device), folder / "predictions")
+    write_table(folder / "cases.csv", pd.DataFrame(rows))
+    write_json(folder / "result.json", result)
     (folder / "last.ckpt").unlink(missing_ok=True)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """`result.json` of a run that is trained; None if it is not, or if the file or the weights are damaged."""
+    try:
+        result = read_json(folder / "result.json")
+    except (FileNotFoundError, LabError):
+        return None
+    return result if isinstance(result, dict) and (folder / "best.ckpt").is_file() else None
 
 
 def train(
@@ -172,8 +185,8 @@ def train(
     folder: Path,
     device: str,
     tell: Callable[[Row], None],
-) -> Segmentation:
-    """Leave the weights of the lowest validation loss in `best.ckpt`; the module returned holds the last ones."""
+) -> list[Row]:
+    """Leave the weights of the lowest validation loss in `best.ckpt`; return the history."""
     settings = run.settings
     seed = (settings.seed, run.fold)
     weights_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -207,18 +220,35 @@ def train(
                 ModelCheckpoint(filename="last", **keep),
             ],
         )
-        last = folder / "last.ckpt"
-        _fit(trainer, module, batches, held_out, last if last.exists() else None)
-    return module
+        _fit(trainer, module, batches, held_out, _checkpoint(folder))
+    return module.history
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    """Where to go on from; a checkpoint that cannot be read is removed, and the run starts again."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=False)
+    except Exception:  # torch raises whatever its unpickler stumbles over
+        path.unlink()
+        return None
+    return path
 
 
 def _fit(
     trainer: pl.Trainer, module: Segmentation, batches: Batches, held_out: Batches, checkpoint: Path | None
 ) -> None:
-    """`trainer.fit`, but an interrupt stays one: Lightning turns it into an exit and switches Ctrl-C off."""
+    """`trainer.fit`, but an interrupt stays one: Lightning turns it into an exit and switches Ctrl-C off.
+
+    SIGTERM, which Lightning turns into an exit with code 0, becomes `Terminated`.
+    """
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, batches, held_out, ckpt_path=checkpoint)
+    except SIGTERMException:
+        raise Terminated from None
     except SystemExit as stop:
         if trainer.state.status == TrainerStatus.INTERRUPTED and isinstance(stop.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, on_interrupt)
