@@ -579,3 +579,47 @@ def test_no_graph_is_built_where_none_is_asked_for(name):
         assert not make(name)(x.requires_grad_(), labels).requires_grad
     with torch.inference_mode():
         make(name)(x, labels)
+
+
+@pytest.mark.parametrize(("channels", "activation"), [(3, "softmax"), (1, "sigmoid"), (2, "sigmoid")])
+@pytest.mark.parametrize("name", ALL)
+def test_float32_keeps_its_digits_where_a_prediction_is_nearly_perfect(name, channels, activation):
+    """1 - p taken from p, or -log p from a log-softmax near 0, would leave no digit right at these logits.
+
+    Tolerances: sums of a few hundred float32 numbers, and a power of their quotient.
+    """
+    rng = np.random.default_rng(5)
+    labels = torch.tensor(rng.integers(0, max(channels, 2), size=(2, 9, 8)))
+    loss = make(name, activation=activation)
+    if channels == 1:
+        inside = labels[:, None] == 1
+    else:
+        inside = labels[:, None] == torch.arange(channels).view(1, -1, 1, 1)
+    logits = torch.tensor(rng.uniform(9, 14, size=tuple(inside.shape))).float() * torch.where(inside, 1, -1)
+    value, gradient = value_and_gradient(loss, logits.clone().requires_grad_(), labels)
+    exact, exact_gradient = value_and_gradient(loss, logits.double().requires_grad_(), labels)
+    assert float(value) == pytest.approx(float(exact), rel=2e-4, abs=1e-9 if name == "combo" else 0)
+    np.testing.assert_allclose(gradient.double(), exact_gradient, rtol=2e-3, atol=1e-4 * exact_gradient.abs().max())
+
+
+def test_one_marked_channel_is_enough_to_ignore_a_voxel():
+    labels = torch.tensor([[[0, 1, 255], [1, 1, 0]]])
+    x = torch.tensor([[[0.3, -1.0, 2.0], [0.5, 0.1, -0.7]]])
+    loss = unifocal.DiceCELoss(activation="sigmoid", ignore_index=255)
+    assert loss(x, labels) == loss(x[..., :2], labels[..., :2])
+
+
+@pytest.mark.parametrize(("dtype", "void"), [(torch.uint16, 65535), (torch.uint32, 4294967295), (torch.uint8, 255)])
+def test_the_largest_value_of_an_unsigned_type_can_mark_ignored_voxels(dtype, void):
+    x = torch.linspace(-1, 1, 12).reshape(1, 2, 6)
+    labels = torch.tensor([[0, 1, 1, 0, void, void]], dtype=torch.int64).to(dtype)
+    loss = unifocal.UnifiedFocalLoss(ignore_index=void)
+    torch.testing.assert_close(loss(x, labels), loss(x[..., :4], labels[..., :4].to(torch.int64)))
+
+
+def test_adaptive_focal_depends_on_ratios_of_voxel_weights_only():
+    """A weight is no part of the mask: half of it everywhere changes neither size nor surface."""
+    x, labels = volume(2, (5, 6))
+    weights = torch.full(tuple(labels.shape), 0.5, dtype=torch.float64)
+    loss = unifocal.AdaptiveFocalLoss(size=2.0, smoothness=3.0)
+    torch.testing.assert_close(loss(x, labels, weights), loss(x, labels))
