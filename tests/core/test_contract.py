@@ -495,7 +495,7 @@ def arguments(loss: unifocal.SegmentationLoss) -> dict:
 @pytest.mark.parametrize("name", ALL)
 def test_repr_evaluates_to_an_equal_loss(name, build):
     loss = build(name)
-    again = eval(repr(loss), vars(unifocal) | {"inf": math.inf})
+    again = eval(repr(loss), {name: getattr(unifocal, name) for name in unifocal.__all__})
     assert type(again) is type(loss)
     assert arguments(again) == arguments(loss)
 
@@ -599,7 +599,8 @@ def test_float32_keeps_its_digits_where_a_prediction_is_nearly_perfect(name, cha
     value, gradient = value_and_gradient(loss, logits.clone().requires_grad_(), labels)
     exact, exact_gradient = value_and_gradient(loss, logits.double().requires_grad_(), labels)
     assert float(value) == pytest.approx(float(exact), rel=2e-4, abs=1e-9 if name == "combo" else 0)
-    np.testing.assert_allclose(gradient.double(), exact_gradient, rtol=2e-3, atol=1e-4 * exact_gradient.abs().max())
+    smallest = 1e-4 * float(exact_gradient.abs().max())
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=2e-3, atol=smallest)
 
 
 def test_one_marked_channel_is_enough_to_ignore_a_voxel():
@@ -623,3 +624,82 @@ def test_adaptive_focal_depends_on_ratios_of_voxel_weights_only():
     weights = torch.full(tuple(labels.shape), 0.5, dtype=torch.float64)
     loss = unifocal.AdaptiveFocalLoss(size=2.0, smoothness=3.0)
     torch.testing.assert_close(loss(x, labels, weights), loss(x, labels))
+
+
+@pytest.mark.parametrize("truth", ["empty", "perfect", "wrong"])
+@pytest.mark.parametrize("name", ALL)
+def test_float16_probabilities_leave_the_network_a_finite_gradient(name, truth):
+    """A slope of 1e7 has no place in float16; as inf it would be NaN behind a saturated softmax."""
+    x = torch.tensor([20.0, -20.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8).half().clone()
+    if truth == "perfect":
+        x[:, :, :2] *= -1
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    labels[:, :2] = int(truth != "empty")
+    x.requires_grad_()
+    loss = make(name, activation="none")
+    gradient = torch.autograd.grad(loss(x.softmax(1), labels), x)[0]
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "adaptive-focal"])
+def test_a_class_ruled_out_by_a_logit_of_minus_infinity_is_as_if_it_were_very_unlikely(name):
+    x, labels = volume(3, (4, 5))
+    labels = labels.clamp_max(1)
+    ruled_out, unlikely = x.detach().clone(), x.detach().clone()
+    ruled_out[:, 2], unlikely[:, 2] = -torch.inf, -600.0
+    value, gradient = value_and_gradient(make(name), ruled_out.requires_grad_(), labels)
+    expected, expected_gradient = value_and_gradient(make(name), unlikely.requires_grad_(), labels)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_what_stands_at_weight_0_does_not_matter_be_it_nan_or_no_class_at_all():
+    x, labels = volume(3, (4, 5))
+    weights = torch.ones(tuple(labels.shape))
+    weights[0, 1] = 0
+    loss = unifocal.UnifiedFocalLoss()
+    expected = loss(x, labels, weights)
+    odd = labels.clone()
+    odd[0, 1] = 255
+    assert loss(x, odd, weights) == expected
+    soft = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).double()
+    soft[0, :, 1] = math.nan
+    torch.testing.assert_close(loss(x, soft, weights), expected)
+    p = x.detach().softmax(1)
+    expected = unifocal.UnifiedFocalLoss(activation="none")(p, labels, weights)
+    p[0, :, 1] = math.nan
+    assert unifocal.UnifiedFocalLoss(activation="none")(p, labels, weights) == expected
+
+
+def test_adaptive_focal_takes_the_probabilities_of_two_independent_sigmoids():
+    x, labels = volume(2, (4, 5))
+    given = unifocal.AdaptiveFocalLoss(activation="none")(x.sigmoid(), labels)
+    torch.testing.assert_close(given, unifocal.AdaptiveFocalLoss()(x, labels))
+
+
+def test_a_class_cannot_be_common_and_rare():
+    with pytest.raises(ValueError, match=r"common or rare.*\(0, 1\)"):
+        unifocal.UnifiedFocalLoss(rare_classes=[0, 1])
+
+
+def test_a_loss_from_a_module_with_postponed_annotations_is_checked_alike():
+    code = """
+from __future__ import annotations
+from unifocal.losses.arguments import within
+from unifocal.losses.base import SegmentationLoss, loss
+from unifocal.terms import class_mean, tversky_loss
+
+@loss
+class Mine(SegmentationLoss):
+    delta: float = within("(0, 1)", default=0.7)
+    wants = ("tp", "fp", "fn")
+
+    def equation(self, s):
+        return class_mean(s, tversky_loss(s, self.delta, self.smooth))
+"""
+    names = {"__name__": "unifocal.losses.base"}  # where the names of the annotations are found
+    exec(code, names)
+    x, labels = volume(3, (4, 5))
+    torch.testing.assert_close(names["Mine"](delta=0.6)(x, labels), unifocal.TverskyLoss(delta=0.6)(x, labels))  # type: ignore[operator]
+    with pytest.raises(ValueError, match="delta"):
+        names["Mine"](delta=2)  # type: ignore[operator]

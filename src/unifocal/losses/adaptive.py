@@ -33,7 +33,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
     The channels must be mutually exclusive classes with class 0 the background. The default activation is "sigmoid",
     every channel against the rest, as in the original. One channel stands for background and foreground: its weight
     is the mean of theirs. ∇ is `torch.gradient`, central inside and one-sided at the border; an ignored voxel counts
-    as outside of the mask, and an axis of length 1 adds nothing.
+    as outside of the mask, and an axis of length 1 adds nothing. `class_weights` has one weight for each channel.
     Source: Islam et al., arXiv 2407.09828, and the authors' training loop.
     Differs: the original is 3D, batch size 1, two channels, and NaN on an empty mask; here each image has its v and S.
     """
@@ -54,7 +54,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
             y, w = targets(x.labels, channels, x.dense, x.voxel_weights, x.ignore_index, dtype)
             if channels > 1:
                 y = torch.cat((1 - y[:, :1], y[:, 1:]), 1)  # channel 0: all foreground
-            foreground = y * (w > 0)
+            foreground = y.where(w > 0, 0.0)
             size = _mean(foreground, w)
             surface = _mean(self._gradient_magnitude(foreground), w)
             gamma = self.size * size + self.smoothness * surface + self.gamma_0

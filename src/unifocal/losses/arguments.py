@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 _INTERVAL = re.compile(r"([\[(])(-?\d+(?:\.\d+)?), (inf|-?\d+(?:\.\d+)?)([\])])")
 
@@ -25,9 +25,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def check_arguments(loss: Any) -> None:
     """Check every field of a loss; numbers become floats or ints, sequences tuples: equal losses then print alike."""
+    types = get_type_hints(type(loss))
     for f in fields(loss):
         name = f"{type(loss).__name__}: {f.name}"
-        kinds = get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
+        declared = types[f.name]
+        kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
         setattr(loss, f.name, _checked(name, kinds, f.metadata.get("interval"), getattr(loss, f.name)))
 
 
@@ -43,7 +45,7 @@ def _checked(name: str, kinds: Sequence[Any], interval: str | None, value: Any) 
     item = int if int in kinds or Sequence[int] in kinds else float
     if hasattr(value, "tolist"):  # of tensors and arrays
         value = value.tolist()
-    if isinstance(value, (list, tuple)) and Sequence[item] in kinds:  # type: ignore[valid-type]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and Sequence[item] in kinds:  # type: ignore[valid-type]
         return tuple(check_number(f"{name}, each of them,", item, interval, v) for v in value)
     if item not in kinds:
         raise TypeError(f"{name} must be a sequence of numbers; got {value!r}.")
@@ -61,7 +63,7 @@ def check_option(name: str, options: Sequence[str], value: Any) -> str:
 def check_number(name: str, kind: type, interval: str | None, value: Any) -> float | int:
     """Return the value as a float or an int if it is one and lies in the interval."""
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real) or math.isnan(value):
-        expected = f"a number in {interval}" if interval else "an integer"
+        expected = ("an integer" if kind is int else "a number") + (f" in {interval}" if interval else "")
         raise TypeError(f"{name} must be {expected}; got {value!r}.")
     number: float | int = kind(value)
     if interval and not _lies_in(interval, number):

@@ -39,12 +39,14 @@ class SegmentationLoss(nn.Module, ABC):
         activation          "auto": one channel -> "sigmoid", more -> "softmax". "softmax": the channels are mutually
                             exclusive classes, class 0 the background. "sigmoid": every channel is a problem of its
                             own, this class against the rest, and both sides count as classes (so one channel z gives
-                            what softmax gives on [0, z]). "none": the input holds probabilities, not logits.
+                            what softmax gives on [0, z]). "none": the input holds probabilities that sum to 1
+                            over the channels, or one channel of probabilities.
         ignore_index        label of the voxels to leave out: they join no sum and no mean.
         class_weights       one weight >= 0 for each class; every mean becomes the weighted mean, so only ratios
                             matter. One channel: [background, foreground]; "sigmoid" with more: one per channel.
         include_background  region terms only: False leaves class 0 (with "sigmoid": the rest of each channel) out.
-        batch               region terms only: pool the sums over the batch, as if it were one image.
+        batch               region terms only: pool the sums over the batch, as if it were one image; every image
+                            then has the pooled value.
         absent              region terms only: "count" a class that an image does not contain, as the original does
                             (any false alarm then costs nearly 1), or "skip" it.
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
@@ -181,8 +183,20 @@ class RareClassesLoss(SegmentationLoss):
                   treated as common.
     """
 
-    common_class: int = 0
-    rare_classes: Sequence[int] | None = None
+    common_class: int = within("[0, inf)", default=0)
+    rare_classes: Sequence[int] | None = within("[0, inf)", default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rare_classes is not None and self.common_class in self.rare_classes:
+            raise ValueError(
+                f"{type(self).__name__}: a class is common or rare, not both; got common_class={self.common_class} "
+                f"and rare_classes={self.rare_classes}."
+            )
+
+    def balance(self, s: ClassSums, delta: float) -> Tensor:
+        """w_c of the equations, (C,): delta for rare classes, 1 - delta for common ones."""
+        return s.tensor(self.by_rarity(s.index, rare=delta, common=1 - delta))
 
     def by_rarity(self, index: tuple[int, ...], *, rare: float, common: float) -> list[float]:
         """One value for each class, whether it is rare or common."""

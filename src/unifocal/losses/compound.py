@@ -139,7 +139,7 @@ class SymmetricUnifiedFocalLoss(RareClassesLoss):
         return self.gamma
 
     def equation(self, s: ClassSums) -> Tensor:
-        w = s.tensor(self.by_rarity(s.index, rare=self.delta, common=1 - self.delta))
+        w = self.balance(s, self.delta)
         region = class_mean(s, power(tversky_loss(s, self.delta, self.smooth), 1 - self.gamma))
         return self.lam * voxel_mean(s, w * s.ce) + (1 - self.lam) * region
 
@@ -171,7 +171,7 @@ class UnifiedFocalLoss(RareClassesLoss):
         return self.by_rarity(index, rare=0.0, common=self.gamma)
 
     def equation(self, s: ClassSums) -> Tensor:
-        w = s.tensor(self.by_rarity(s.index, rare=self.delta, common=1 - self.delta))
+        w = self.balance(s, self.delta)
         exponent = s.tensor(self.by_rarity(s.index, rare=1 - self.gamma, common=1.0))
         region = class_mean(s, power(tversky_loss(s, self.delta, self.smooth), exponent))
         return self.lam * voxel_mean(s, w * s.ce) + (1 - self.lam) * region

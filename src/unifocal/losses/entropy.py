@@ -110,7 +110,7 @@ class SymmetricFocalLoss(RareClassesLoss):
         return self.gamma
 
     def equation(self, s: ClassSums) -> Tensor:
-        w = s.tensor(self.by_rarity(s.index, rare=self.delta, common=1 - self.delta))
+        w = self.balance(s, self.delta)
         return voxel_mean(s, w * s.ce)
 
 
@@ -135,5 +135,5 @@ class AsymmetricFocalLoss(RareClassesLoss):
         return self.by_rarity(index, rare=0.0, common=self.gamma)
 
     def equation(self, s: ClassSums) -> Tensor:
-        w = s.tensor(self.by_rarity(s.index, rare=self.delta, common=1 - self.delta))
+        w = self.balance(s, self.delta)
         return voxel_mean(s, w * s.ce)

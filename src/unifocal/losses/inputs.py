@@ -31,11 +31,11 @@ def read_inputs(
     voxel_weights: Tensor | None,
     activation: str,
     ignore_index: int | None,
-    exclusive: bool,
+    against_rest: bool,
 ) -> Inputs:
     """Check what a loss was called with; labels lose a channel axis of length 1.
 
-    exclusive  must soft labels sum to 1 even where the activation is "sigmoid"?
+    against_rest  is every channel read against the rest, whatever the activation (A-FL)?
     """
     _check_logits(logits)
     resolved = _resolve(activation, logits)
@@ -45,7 +45,7 @@ def read_inputs(
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
     if _values_are_checked(logits):
-        _check_values(inputs, exclusive)
+        _check_values(inputs, against_rest)
     return inputs
 
 
@@ -104,6 +104,7 @@ def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
             f"logits and labels must be on one device; logits are on {logits.device}, labels on {labels.device}. "
             f"Move the labels with labels.to({str(logits.device)!r})."
         )
+    given = labels
     dense = tuple(labels.shape) == tuple(logits.shape) and (channels > 1 or labels.is_floating_point())
     if not dense:
         if tuple(labels.shape) == (n, 1, *spatial):
@@ -116,8 +117,8 @@ def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
             )
         if labels.is_floating_point():
             raise TypeError(
-                f"labels of shape {tuple(labels.shape)} must be integer or bool class indices; got "
-                f"{_describe(labels)}. Convert them with labels.long(), or pass soft labels of shape "
+                f"labels of shape {tuple(given.shape)} must be integer or bool class indices; got "
+                f"{_describe(given)}. Convert them with labels.long(), or pass soft labels of shape "
                 f"{tuple(logits.shape)}."
             )
     return labels.to(_UNSIGNED.get(labels.dtype, labels.dtype)), dense
@@ -134,6 +135,8 @@ def _shape_advice(logits: Tensor, labels: Tensor) -> str:
         )
     if labels.ndim == logits.ndim - 2 and shape == wanted[2:]:
         return " For a single image add the batch axis with labels[None]."
+    if shape == wanted[1:]:
+        return " For a single image without batch axis pass logits[None] and labels[None]."
     return ""
 
 
@@ -167,36 +170,61 @@ def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
     return weights.to(_UNSIGNED.get(weights.dtype, weights.dtype))
 
 
-def _check_values(x: Inputs, exclusive: bool) -> None:
+def _check_values(x: Inputs, against_rest: bool) -> None:
+    """Check the voxels that count: what stands at ignored ones and at weight 0 does not matter."""
     if x.logits.numel() == 0:
         return
     if x.voxel_weights is not None:
-        low, high = (float(v) for v in x.voxel_weights.aminmax())
+        low, high = _range(x.voxel_weights)
         if not 0 <= low <= high < float("inf"):
             raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
+    counts = _counting(x)
     if x.dense:
-        _check_soft_labels(x, exclusive or x.activation != "sigmoid")
+        _check_soft_labels(x, counts, exclusive=against_rest or x.activation != "sigmoid")
     else:
-        _check_indices(x)
+        _check_indices(x, counts)
     if x.activation == "none":
-        _check_probabilities(x)
+        _check_probabilities(x, counts, exclusive=not against_rest)
 
 
-def _check_indices(x: Inputs) -> None:
+def _counting(x: Inputs) -> Tensor | None:
+    """(N, *spatial), true where a voxel counts; None: everywhere."""
+    counts = None if x.voxel_weights is None else x.voxel_weights > 0
+    if x.ignore_index is not None:
+        valid = x.labels != x.ignore_index
+        valid = valid.all(1) if x.dense else valid
+        counts = valid if counts is None else counts & valid
+    return counts
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    low, high = values.detach().aminmax()
+    return float(low), float(high)
+
+
+def _voxelwise(values: Tensor, counts: Tensor | None) -> Tensor:
+    """(N, K, *spatial) -> (voxels that count, K)."""
+    values = values.detach().movedim(1, -1)
+    return values.flatten(0, -2) if counts is None else values[counts]
+
+
+def _check_indices(x: Inputs, counts: Tensor | None) -> None:
+    classes = max(x.logits.shape[1], 2)
     if x.labels.dtype == torch.bool:
         return
-    classes = max(x.logits.shape[1], 2)
-    low, high = (int(v) for v in x.labels.aminmax())
+    low, high = _range(x.labels)
     if 0 <= low and high < classes:
         return
-    foreign = torch.unique(x.labels[(x.labels < 0) | (x.labels >= classes)])
-    foreign = foreign[foreign != x.ignore_index] if x.ignore_index is not None else foreign
-    if not len(foreign):
+    foreign = (x.labels < 0) | (x.labels >= classes)
+    if counts is not None:
+        foreign &= counts
+    if not foreign.any():
         return
-    found = ", ".join(str(int(v)) for v in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
-    if x.logits.shape[1] == 1 and len(foreign) == 1 and int(foreign[0]) == 255:
+    values = torch.unique(x.labels[foreign])
+    found = ", ".join(str(int(v)) for v in values[:5]) + (", ..." if len(values) > 5 else "")
+    if x.logits.shape[1] == 1 and len(values) == 1 and int(values[0]) == 255:
         advice = "If 255 is the foreground pass labels > 0; if it marks voxels to leave out, ignore_index=255."
-    elif len(foreign) == 1:
+    elif len(values) == 1:
         advice = f"If {found} marks voxels to leave out, make the loss with ignore_index={found}."
     else:
         advice = "Map them to class indices, or give the network as many outputs as there are classes."
@@ -206,41 +234,42 @@ def _check_indices(x: Inputs) -> None:
     )
 
 
-def _check_soft_labels(x: Inputs, exclusive: bool) -> None:
-    labels = x.labels
-    if x.ignore_index is not None:
-        labels = labels.where((labels != x.ignore_index).all(1, keepdim=True), 0)
+def _check_soft_labels(x: Inputs, counts: Tensor | None, exclusive: bool) -> None:
+    labels = _voxelwise(x.labels, counts)
+    if not labels.numel():
+        return
     if labels.dtype != torch.bool:
-        low, high = (float(v) for v in labels.aminmax())
+        low, high = _range(labels)
         if not 0 <= low <= high <= 1:
+            advice = "If they are a mask of 0 and 255 pass labels > 0. " if x.logits.shape[1] == 1 else ""
             raise ValueError(
-                f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. "
-                "Class indices go in with shape (N, *spatial)."
+                f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. {advice}"
+                "Class indices go in as integers of shape (N, *spatial)."
             )
     if exclusive and x.logits.shape[1] > 1:
-        total = labels.sum(1, dtype=torch.float32)
-        if x.ignore_index is not None:
-            total = total[(x.labels != x.ignore_index).all(1)]
-        if total.numel() and float((total - 1).abs().max()) > _SLACK:
+        low, high = _range(labels.sum(1, dtype=torch.float32))
+        if not 1 - _SLACK <= low <= high <= 1 + _SLACK:
             raise ValueError(
                 "one-hot or soft labels of mutually exclusive classes must sum to 1 at every voxel; the sums range "
-                f"from {float(total.min()):g} to {float(total.max()):g}. For overlapping classes use "
-                "activation='sigmoid'; to leave voxels out pass voxel_weights."
+                f"from {low:g} to {high:g}. For overlapping classes use activation='sigmoid'; to leave voxels out "
+                "pass voxel_weights."
             )
 
 
-def _check_probabilities(x: Inputs) -> None:
-    low, high = (float(v) for v in x.logits.detach().aminmax())
-    if not (-_SLACK <= low and high <= 1 + _SLACK):
+def _check_probabilities(x: Inputs, counts: Tensor | None, exclusive: bool) -> None:
+    p = _voxelwise(x.logits, counts)
+    if not p.numel():
+        return
+    low, high = _range(p)
+    if not -_SLACK <= low <= high <= 1 + _SLACK:
         raise ValueError(
             f"activation='none' takes probabilities in [0, 1]; they range from {low:g} to {high:g}. "
             "For raw network outputs use activation='auto'."
         )
-    if x.logits.shape[1] > 1:
-        total = x.logits.detach().sum(1, dtype=torch.float32)
-        if float((total - 1).abs().max()) > _SLACK:
+    if exclusive and x.logits.shape[1] > 1:
+        low, high = _range(p.sum(1, dtype=torch.float32))
+        if not 1 - _SLACK <= low <= high <= 1 + _SLACK:
             raise ValueError(
                 "activation='none' takes probabilities that sum to 1 over the channels; the sums range from "
-                f"{float(total.min()):g} to {float(total.max()):g}. For multi-label outputs pass logits and "
-                "activation='sigmoid'."
+                f"{low:g} to {high:g}. For multi-label outputs pass logits and activation='sigmoid'."
             )

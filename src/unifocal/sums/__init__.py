@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .form import Form
 from .labels import flat, targets
 
 __all__ = ["Activation", "SumName", "VoxelSums", "flat", "targets", "voxel_sums"]
@@ -79,7 +80,7 @@ def voxel_sums(
         None if voxel_weights is None else flat(voxel_weights[:, None])[:, 0],
         _exponent(gamma, dtype, logits.device),
         _exponent(rest_gamma, dtype, logits.device),
-        reference.Form(activation, wanted, ignore_index, clip),
+        Form(activation, wanted, ignore_index, clip),
     )
     return VoxelSums(values, wanted, labelled, voxels)
 

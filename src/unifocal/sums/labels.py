@@ -17,15 +17,13 @@ def targets(
     ignore_index: int | None,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Labels as (N, K, *) in [0, 1], and voxel weights as (N, 1, *) with 0 where a voxel is ignored.
+    """Labels as (N, K, *) in [0, 1], and voxel weights as (N, 1, *); both are 0 where a voxel is ignored.
 
     labels is (N, K, *) if dense, else (N, *) class indices; an index that names no channel is in no channel's class.
     """
     if dense:
         valid = None if ignore_index is None else (labels != ignore_index).all(1, keepdim=True)
         g = labels.to(dtype)
-        if valid is not None:
-            g = g.where(valid, 0.0)
     else:
         labels = labels.unsqueeze(1)
         valid = None if ignore_index is None else labels != ignore_index
@@ -33,4 +31,6 @@ def targets(
         index = torch.arange(first, first + channels, device=labels.device)
         g = (labels == index.view(1, -1, *[1] * (labels.ndim - 2))).to(dtype)
     w = torch.ones_like(g[:, :1]) if weights is None else weights.unsqueeze(1).to(dtype)
-    return g, w if valid is None else w * valid
+    if valid is not None:
+        w = w * valid
+    return g if weights is None and valid is None else g.where(w > 0, 0.0), w

@@ -9,19 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .form import Form
 from .labels import targets
 
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
-
-
-class Form(NamedTuple):
-    """What does not vary from voxel to voxel: how the channels are read, and which sums are wanted."""
-
-    activation: str
-    wanted: tuple[str, ...]
-    ignore_index: int | None
-    clip: bool
 
 
 class Voxels(NamedTuple):
@@ -61,7 +53,8 @@ def voxels(x: Tensor, form: Form) -> Voxels:
 
 def _minus_log(p: Tensor, q: Tensor, rough: Tensor) -> Tensor:
     """-log p, from its complement q where p is close to 1 and `rough` has no digits left."""
-    return torch.where(q < 0.5, -torch.log1p(-q.clamp_max(0.5)), rough)
+    finite = rough.clamp_max(torch.finfo(rough.dtype).max / 4)  # a logit of -inf: times no voxel it must be 0
+    return torch.where(q < 0.5, -torch.log1p(-q.clamp_max(0.5)), finite)
 
 
 def _sum_of_others(x: Tensor) -> Tensor:
@@ -122,6 +115,9 @@ class Sums(torch.autograd.Function):
             grad = tilt * p * q - down * (gamma * p * log_p + q) + up * (rest_gamma * q * log_q + p)
         elif form.activation == "none":
             grad = tilt - down * (gamma * log_p / q + 1 / p) + up * (rest_gamma * log_q / p + 1 / q)
+            # 1/p may be beyond float16; inf would become NaN in the activation behind it, whose slope is 0 there
+            largest = torch.finfo(logits.dtype).max
+            grad = grad.clamp(-largest, largest)
         else:
             small = q.clamp_min(_TINY)
             force = tilt * p - down * (gamma * p * (log_p / small) + 1)  # p dL/dp

@@ -1,0 +1,12 @@
+"""What an engine is asked for, apart from the voxels."""
+
+from typing import NamedTuple
+
+
+class Form(NamedTuple):
+    """What does not vary from voxel to voxel: how the channels are read, and which sums are wanted."""
+
+    activation: str
+    wanted: tuple[str, ...]
+    ignore_index: int | None
+    clip: bool
