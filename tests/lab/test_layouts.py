@@ -30,7 +30,7 @@ def test_real_busi_from_the_parent_and_from_inside(shared):
     dataset = read_dataset(root)
     assert (dataset.layout, len(dataset.cases)) == ("busi", 280)
     assert dataset.classes == ("background", "lesion")
-    assert dataset.groups_file == root / "groups.csv"
+    assert dataset.groups_file == (root / "groups.csv").resolve()
     assert len({case.group for case in dataset.cases}) == 227
     assert sum(len(case.masks) > 1 for case in dataset.cases) == 13
     labels = [case.label for case in dataset.cases]
