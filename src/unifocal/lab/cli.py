@@ -120,7 +120,7 @@ def demo(
 
 
 DEMO_CASES = 80
-DEMO: dict[str, Any] = {"folds": 3, "epochs": 30, "size": 64, "width": 8, "batch_size": 4, "learning_rate": 0.03}
+DEMO: dict[str, Any] = {"folds": 3, "epochs": 24, "size": 64, "width": 8, "batch_size": 4, "learning_rate": 0.03}
 
 
 @app.command()

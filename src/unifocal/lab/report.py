@@ -39,14 +39,17 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
     tables = []
     for name, rows in _by_class(comparison):
         table = Table(title=f"{comparison.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
-        table.add_column("loss", overflow="fold", min_width=14)
+        complete = all(folds == str(comparison.settings.folds) for _, _, folds in rows)
+        widest = max(len(label) for label, _, _ in rows)
+        table.add_column("loss", overflow="fold", min_width=min(widest, 22 if complete else 14))
         for metric in METRICS:
             table.add_column(metric, justify="right", no_wrap=True)
-        table.add_column("folds", justify="right")
+        if not complete:
+            table.add_column("folds", justify="right")
         for label, cells, folds in rows:
             # The half-width takes a line of its own, so that all columns fit into 80 characters.
             texts = [Text(text.replace(" ±", "\n±"), style="bold" if best else "") for text, best in cells]
-            table.add_row(Text(label), *texts, Text(folds))
+            table.add_row(Text(label), *texts, *([] if complete else [Text(folds)]))
         tables.append(table)
     return tables
 
