@@ -103,11 +103,14 @@ def _gpu_packages(torch: str, extra: list[str]) -> list[str]:
 
 
 def run(*command: str, **environment: str) -> int:
-    """Run a program of .venv in the repository."""
+    """Run a program of .venv in the repository; an interrupt reaches it too, and it ends in its own way."""
     program, *arguments = command
-    return subprocess.run(
-        [str(BIN / program), *arguments], cwd=ROOT, env={**os.environ, **environment}, check=False
-    ).returncode
+    process = subprocess.Popen([str(BIN / program), *arguments], cwd=ROOT, env={**os.environ, **environment})
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def demo(*arguments: str) -> int:

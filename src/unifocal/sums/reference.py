@@ -47,14 +47,14 @@ def voxels(x: Tensor, form: Form) -> Voxels:
     p = log_p.exp()
     q = _sum_of_others(p)
     wants_log_q = "rest" in form.wanted
-    log_q = _minus_log(q, p, -_logsumexp_of_others(log_p)) if wants_log_q else torch.full_like(q, torch.nan)
-    return Voxels(p, q, _minus_log(p, q, -log_p), log_q)
+    log_q = _minus_log(p, -_logsumexp_of_others(log_p)) if wants_log_q else torch.full_like(q, torch.nan)
+    return Voxels(p, q, _minus_log(q, -log_p), log_q)
 
 
-def _minus_log(p: Tensor, q: Tensor, rough: Tensor) -> Tensor:
-    """-log p, from its complement q where p is close to 1 and `rough` has no digits left."""
+def _minus_log(complement: Tensor, rough: Tensor) -> Tensor:
+    """-log of a probability, from its complement where that is small and `rough` has no digits left."""
     finite = rough.clamp_max(torch.finfo(rough.dtype).max / 4)  # a logit of -inf: times no voxel it must be 0
-    return torch.where(q < 0.5, -torch.log1p(-q.clamp_max(0.5)), finite)
+    return torch.where(complement < 0.5, -torch.log1p(-complement.clamp_max(0.5)), finite)
 
 
 def _sum_of_others(x: Tensor) -> Tensor:
