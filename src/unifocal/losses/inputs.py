@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..sums import Activation
+from ..sums import Activation, has_memory
+
+T = TypeVar("T")
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,6 +40,7 @@ def read_inputs(
 
     against_rest  is every channel read against the rest, whatever the activation (A-FL)?
     """
+    logits, labels, voxel_weights = _plain(logits), _plain(labels), _plain(voxel_weights)
     _check_logits(logits)
     resolved = _resolve(activation, logits)
     labels, dense = _read_labels(logits, labels)
@@ -44,16 +48,23 @@ def read_inputs(
         ignore_index = _read_ignore_index(labels, dense, ignore_index)
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
-    if _values_are_checked(logits):
+    if _values_are_checked(logits, labels):
         _check_values(inputs, against_rest)
     return inputs
 
 
-def _values_are_checked(logits: Tensor) -> bool:
+def _values_are_checked(logits: Tensor, labels: Tensor) -> bool:
     """Values cost a pass, and on a GPU a synchronisation: there they are checked on request."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not (has_memory(logits) and has_memory(labels)):
         return False
     return logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
+
+
+def _plain(x: T) -> T:
+    """The tensor inside a subclass that only carries notes along, such as MONAI's MetaTensor."""
+    if isinstance(x, Tensor) and type(x) is not Tensor and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__:
+        return x.as_subclass(Tensor)  # type: ignore[return-value]
+    return x
 
 
 def _is_dense(x: object) -> bool:

@@ -10,14 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import reference
-from .form import Form
-from .labels import flat, targets
+from .constants import constant
+from .labels import flat, has_memory, targets
+from .ops import differentiable_sums
 
-__all__ = ["Activation", "SumName", "VoxelSums", "flat", "targets", "voxel_sums"]
+__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "flat", "has_memory", "targets", "voxel_sums"]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
+Engine = Literal["auto", "reference", "aten", "native", "triton"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def voxel_sums(
     voxel_weights: Tensor | None = None,
     ignore_index: int | None = None,
     clip: bool = False,
+    engine: Engine = "auto",
 ) -> VoxelSums:
     """Compute the wanted sums in one pass, with an analytic gradient to the logits.
 
@@ -67,6 +69,7 @@ def voxel_sums(
     ignore_index   label of voxels that join no sum; what stands at them and at weight 0 does not matter, not even NaN
     clip           with activation "none", let tp, fp, fn and tn see the probabilities clipped to
                    [1e-7, 1 - 1e-7]; ce and rest always do
+    engine         which engine computes them; "auto" takes the fastest that can, another name that one or raises
 
     Arithmetic is in float32 (float64 for float64 logits), also under autocast; the gradient has the dtype of the
     logits. The inputs are not checked: that is done once, where a loss receives them.
@@ -74,17 +77,23 @@ def voxel_sums(
     wanted = tuple(dict.fromkeys(wanted))  # each once: the slices of the values are found by name
     dense = labels.ndim == logits.ndim
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    values, labelled, voxels = reference.Sums.apply(  # type: ignore[no-untyped-call]
+    values, labelled, voxels = differentiable_sums(
         flat(logits),
         flat(labels) if dense else flat(labels[:, None])[:, 0],
         None if voxel_weights is None else flat(voxel_weights[:, None])[:, 0],
         _exponent(gamma, dtype, logits.device),
         _exponent(rest_gamma, dtype, logits.device),
-        Form(activation, wanted, ignore_index, clip),
+        activation,
+        ",".join(wanted),
+        ignore_index,
+        clip,
+        engine,
     )
     return VoxelSums(values, wanted, labelled, voxels)
 
 
 def _exponent(gamma: float | Sequence[float] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An exponent as a tensor that broadcasts over (N, K, voxels)."""
-    return torch.as_tensor(gamma, dtype=dtype, device=device)[..., None]
+    """An exponent as a tensor that broadcasts to (N, K)."""
+    if isinstance(gamma, Tensor):
+        return gamma.to(dtype=dtype, device=device)
+    return constant((gamma,) if isinstance(gamma, float) else gamma, dtype, device)

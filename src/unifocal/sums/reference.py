@@ -3,7 +3,7 @@
 It is written to be checked by eye against README.md and is what every faster engine has to agree with.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,10 @@ from .labels import targets
 
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
+
+
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> None:
+    """It serves every call."""
 
 
 class Voxels(NamedTuple):
@@ -71,57 +75,57 @@ def _logsumexp_of_others(x: Tensor) -> Tensor:
     return torch.logaddexp(before, after)
 
 
-class Sums(torch.autograd.Function):
-    """(values, labelled, voxels) as in `VoxelSums`, with the gradient of README.md."""
+def forward(
+    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`values` (S, N, K), `labelled` (N, K) and `voxels` (N, 1) of `VoxelSums`."""
+    gamma, rest_gamma = gamma[..., None], rest_gamma[..., None]
+    x, inside, outside, w = _read(x.to(gamma.dtype), labels, weights, form)
+    v = voxels(x, form)
+    p, q = (x.clamp(0, 1), 1 - x.clamp(0, 1)) if form.activation == "none" and not form.clip else (v.p, v.q)
+    terms = {
+        "tp": lambda: inside * p,
+        "fp": lambda: outside * p,
+        "fn": lambda: inside * q,
+        "tn": lambda: outside * q,
+        "ce": lambda: inside * v.q**gamma * v.log_p,
+        "rest": lambda: outside * v.p**rest_gamma * v.log_q,
+    }
+    values = torch.stack([terms[name]().sum(2) for name in form.wanted])
+    return values, inside.sum(2), w.sum(2)
 
-    @staticmethod
-    def forward(
-        x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x, inside, outside, w = _read(x.to(gamma.dtype), labels, weights, form)
-        v = voxels(x, form)
-        p, q = (x.clamp(0, 1), 1 - x.clamp(0, 1)) if form.activation == "none" and not form.clip else (v.p, v.q)
-        terms = {
-            "tp": lambda: inside * p,
-            "fp": lambda: outside * p,
-            "fn": lambda: inside * q,
-            "tn": lambda: outside * q,
-            "ce": lambda: inside * v.q**gamma * v.log_p,
-            "rest": lambda: outside * v.p**rest_gamma * v.log_q,
-        }
-        values = torch.stack([terms[name]().sum(2) for name in form.wanted])
-        return values, inside.sum(2), w.sum(2)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.form = inputs[5]
-        ctx.mark_non_differentiable(*output[1:])
+def backward(
+    upstream: Tensor,
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+) -> Tensor:
+    """The gradient (N, K, V) to x, in its dtype, from that to `values`; differentiable in `upstream` and x."""
+    gamma, rest_gamma, dtype = gamma[..., None], rest_gamma[..., None], x.dtype
+    x, inside, outside, _ = _read(x.to(gamma.dtype), labels, weights, form)
+    a = {name: upstream[i][..., None] for i, name in enumerate(form.wanted)}  # dL/d(sum), (N, K, 1)
+    zero = torch.zeros((), dtype=x.dtype, device=x.device)
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        logits, labels, weights, gamma, rest_gamma = ctx.saved_tensors
-        form: Form = ctx.form
-        x, inside, outside, _ = _read(logits.to(gamma.dtype), labels, weights, form)
-        a = {name: upstream[0][i][..., None] for i, name in enumerate(form.wanted)}  # dL/d(sum), (N, K, 1)
-        zero = torch.zeros((), dtype=x.dtype, device=x.device)
-
-        # dL/dp of the region sums, and the slopes of the two entropies in the variable of the activation
-        tilt = inside * (a.get("tp", zero) - a.get("fn", zero)) + outside * (a.get("fp", zero) - a.get("tn", zero))
-        p, q, log_p, log_q = voxels(x, form)
-        down = inside * a["ce"] * q**gamma if "ce" in a else zero
-        up = outside * a["rest"] * p**rest_gamma if "rest" in a else zero
-        if form.activation == "sigmoid":
-            grad = tilt * p * q - down * (gamma * p * log_p + q) + up * (rest_gamma * q * log_q + p)
-        elif form.activation == "none":
-            grad = tilt - down * (gamma * log_p / q + 1 / p) + up * (rest_gamma * log_q / p + 1 / q)
-            # 1/p may be beyond float16; inf would become NaN in the activation behind it, whose slope is 0 there
-            largest = torch.finfo(logits.dtype).max
-            grad = grad.clamp(-largest, largest)
-        else:
-            small = q.clamp_min(_TINY)
-            force = tilt * p - down * (gamma * p * (log_p / small) + 1)  # p dL/dp
-            if "rest" in a:
-                force = force + up * (rest_gamma * log_q + p / small)
-            grad = force * q - p * _sum_of_others(force)
-        return grad.to(logits.dtype), None, None, None, None, None
+    # dL/dp of the region sums, and the slopes of the two entropies in the variable of the activation
+    tilt = inside * (a.get("tp", zero) - a.get("fn", zero)) + outside * (a.get("fp", zero) - a.get("tn", zero))
+    p, q, log_p, log_q = voxels(x, form)
+    down = inside * a["ce"] * q**gamma if "ce" in a else zero
+    up = outside * a["rest"] * p**rest_gamma if "rest" in a else zero
+    if form.activation == "sigmoid":
+        grad = tilt * p * q - down * (gamma * p * log_p + q) + up * (rest_gamma * q * log_q + p)
+    elif form.activation == "none":
+        grad = tilt - down * (gamma * log_p / q + 1 / p) + up * (rest_gamma * log_q / p + 1 / q)
+        # 1/p may be beyond float16; inf would become NaN in the activation behind it, whose slope is 0 there
+        largest = torch.finfo(dtype).max
+        grad = grad.clamp(-largest, largest)
+    else:
+        small = q.clamp_min(_TINY)
+        force = tilt * p - down * (gamma * p * (log_p / small) + 1)  # p dL/dp
+        if "rest" in a:
+            force = force + up * (rest_gamma * log_q + p / small)
+        grad = force * q - p * _sum_of_others(force)
+    return grad.to(dtype)
