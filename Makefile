@@ -1,8 +1,8 @@
 PYTHON ?= python3
 
-.PHONY: demo test check format setup clean
+.PHONY: demo bench test check format setup clean
 
-demo test check format setup:
+demo bench test check format setup:
 	@$(PYTHON) dev.py $@
 
 clean:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The front door: set up .venv once, then run the demo, the tests or the checks. Standard library only.
+"""The front door: set up .venv once, then run the demo, the benchmark, the tests or the checks. Standard library only.
 
-    python dev.py setup | demo | test [pytest arguments] | check | format
+    python dev.py setup | demo | bench [options] | test [pytest arguments] | check | format
 
 Environment:
     UNIFOCAL_TORCH_INDEX  package index that holds CPU builds of torch, asked only where the default index would
@@ -66,7 +66,7 @@ def pip(*arguments: str, reason: str) -> None:
 
 
 def _fingerprint() -> str:
-    files = (ROOT / "pyproject.toml", CONSTRAINTS)
+    files = (ROOT / "pyproject.toml", CONSTRAINTS, ROOT / "setup.py", ROOT / "src/unifocal/sums/native.cpp")
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
@@ -118,6 +118,11 @@ def demo(*arguments: str) -> int:
     return run("unifocal", "demo", *arguments)
 
 
+def bench(*arguments: str) -> int:
+    """Time and memory of the losses on the CPU; `bench --help` has the options."""
+    return run("python", str(ROOT / "benchmarks" / "losses.py"), *arguments)
+
+
 def check() -> int:
     """Style, layout of the code and types."""
     return run("ruff", "check", ".") or run("ruff", "format", "--check", ".") or run("mypy")
@@ -133,12 +138,12 @@ def reformat() -> int:
     return run("ruff", "check", "--fix", ".") or run("ruff", "format", ".")
 
 
-COMMANDS = {"setup": lambda: 0, "demo": demo, "test": test, "check": check, "format": reformat}
+COMMANDS = {"setup": lambda: 0, "demo": demo, "bench": bench, "test": test, "check": check, "format": reformat}
 
 
 def main() -> int:
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
-    if name not in COMMANDS or (arguments and name not in ("demo", "test")):
+    if name not in COMMANDS or (arguments and name not in ("demo", "bench", "test")):
         print(__doc__)
         return 2
     setup()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ComboLoss,
         CosineTverskyLoss,
         CrossEntropyLoss,
+        DeepSupervision,
         DiceCELoss,
         DiceFocalLoss,
         DiceLoss,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         UnifiedFocalLoss,
     )
     from .registry import available, build
+    from .sums.engines import engines
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,7 @@ __all__ = [
     "ComboLoss",
     "CosineTverskyLoss",
     "CrossEntropyLoss",
+    "DeepSupervision",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",
@@ -56,13 +59,16 @@ __all__ = [
     "UnifiedFocalLoss",
     "available",
     "build",
+    "engines",
 ]
+
+_ELSEWHERE = {"available": ".registry", "build": ".registry", "engines": ".sums.engines"}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(".registry" if name in ("available", "build") else ".losses", __name__)
+    module = import_module(_ELSEWHERE.get(name, ".losses"), __name__)
     globals()[name] = getattr(module, name)
     return globals()[name]
 

@@ -1,13 +1,15 @@
 """The vocabulary of the equations: pure functions of a few sums per image and class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .sums import SumName
+from .sums import SumName, constant
 
 TAU = 1e-12  # below it a fractional power is replaced by its secant
+_NOTHING = 1e-30  # stands for the weight of no voxel: whatever is divided by it is 0
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class ClassSums:
     labelled: Tensor  # (N, C): Σ w g, the voxels labelled with each class
     voxels: Tensor  # (N, 1): Σ w, the valid voxels
     index: tuple[int, ...]  # C label indices: 0, 1, ..., C - 1; or 0, 1, 0, 1, ... for channels against the rest
-    class_weights: Tensor  # (C,): weight of each class in every mean
-    counted: Tensor  # (N, C) or (1, C): weight of each class in the mean over classes
+    class_weights: tuple[float, ...]  # C weights of the classes in every mean
+    share: Tensor  # (C,), or (N, C) where it depends on the image: of each class in the mean over classes
+    smooth: float  # added to numerator and denominator of every overlap index
 
     @property
     def tp(self) -> Tensor:
@@ -45,37 +48,40 @@ class ClassSums:
         """Σ w g (1-p)^gamma (-log p), (N, C): focal cross-entropy, gamma as the loss's `focus` says."""
         return self.sums["ce"]
 
-    def tensor(self, per_class: list[float]) -> Tensor:
+    def tensor(self, per_class: Sequence[float]) -> Tensor:
         """One number for each class as a tensor, (C,)."""
-        return self.labelled.new_tensor(per_class)
+        return constant(per_class, self.labelled.dtype, self.labelled.device)
 
 
-def voxel_mean(s: ClassSums, per_class: Tensor) -> Tensor:
-    """Mean over the valid voxels of a sum that is summed over the classes, (N, C) -> (N,).
+def voxel_mean(s: ClassSums, per_class: Tensor, factors: Sequence[float] | None = None) -> Tensor:
+    """Mean over the valid voxels of a sum that is summed over the classes, (N, C) -> (N,), each times its factor.
 
     With class weights it is the weighted mean, a voxel weighing as much as its class; with no valid voxel it is 0.
     """
-    total = (s.class_weights * s.labelled).sum(-1)
-    return (s.class_weights * per_class).sum(-1) / torch.where(total > 0, total, 1)
+    weighted = s.class_weights if factors is None else [w * f for w, f in zip(s.class_weights, factors, strict=True)]
+    return (per_class @ s.tensor(weighted)) / (s.labelled @ s.tensor(s.class_weights)).clamp_min(_NOTHING)
 
 
 def class_mean(s: ClassSums, per_class: Tensor) -> Tensor:
     """Mean over the counted classes, (N, C) -> (N,), weighted by the class weights; 0 if no class counts."""
-    total = s.counted.sum(-1)
-    return (s.counted * per_class).sum(-1) / torch.where(total > 0, total, 1)
+    return per_class @ s.share if s.share.ndim == 1 else (per_class * s.share).sum(-1)
 
 
-def overlap_loss(s: ClassSums, miss: float, alarm: float, smooth: float) -> Tensor:
-    """1 - (TP + s) / (TP + miss FN + alarm FP + s), (N, C), written so that nothing cancels close to 0."""
-    errors = miss * s.fn + alarm * s.fp
-    return errors / (s.tp + errors + smooth)
+def overlap_loss(s: ClassSums, errors: Tensor) -> Tensor:
+    """1 - (TP + s) / (TP + errors + s), (N, C), written so that nothing cancels close to 0."""
+    return errors / (s.tp + errors + s.smooth)
 
 
-def tversky_loss(s: ClassSums, delta: float, smooth: float) -> Tensor:
+def tversky_loss(s: ClassSums, delta: float) -> Tensor:
     """1 - TI, (N, C), with TI = (TP + s) / (TP + delta FN + (1 - delta) FP + s)."""
-    return overlap_loss(s, delta, 1 - delta, smooth)
+    return overlap_loss(s, torch.lerp(s.fp, s.fn, delta))
 
 
 def power(x: Tensor, exponent: float | Tensor) -> Tensor:
     """x^exponent for x >= 0, with a finite slope at 0: below TAU the secant through 0 takes over."""
-    return torch.where(x < TAU, x * TAU ** (exponent - 1), x.clamp_min(TAU) ** exponent)
+    return x * x.clamp_min(TAU) ** (exponent - 1)
+
+
+def blend(lam: float, entropy: Tensor, region: Tensor) -> Tensor:
+    """lam entropy + (1 - lam) region."""
+    return torch.lerp(region, entropy, lam)

@@ -695,7 +695,7 @@ class Mine(SegmentationLoss):
     wants = ("tp", "fp", "fn")
 
     def equation(self, s):
-        return class_mean(s, tversky_loss(s, self.delta, self.smooth))
+        return class_mean(s, tversky_loss(s, self.delta))
 """
     names = {"__name__": "unifocal.losses.base"}  # where the names of the annotations are found
     exec(code, names)

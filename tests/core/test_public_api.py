@@ -10,7 +10,7 @@ NAMES = """
 AdaptiveFocalLoss AsymmetricFocalLoss AsymmetricFocalTverskyLoss AsymmetricSimilarityLoss ComboLoss CosineTverskyLoss
 CrossEntropyLoss DiceCELoss DiceFocalLoss DiceLoss FocalLoss FocalTverskyLoss HybridFocalLoss JaccardLoss
 SegmentationLoss SymmetricFocalLoss SymmetricFocalTverskyLoss SymmetricUnifiedFocalLoss TverskyLoss UnifiedFocalLoss
-available build
+DeepSupervision available build engines
 """.split()
 
 REGISTERED = {
@@ -47,6 +47,7 @@ SHARED = [
     "batch",
     "absent",
     "smooth",
+    "engine",
     "reduction",
 ]
 

@@ -10,6 +10,7 @@ from .compound import (
     SymmetricUnifiedFocalLoss,
     UnifiedFocalLoss,
 )
+from .deep import DeepSupervision
 from .entropy import AsymmetricFocalLoss, CrossEntropyLoss, FocalLoss, SymmetricFocalLoss
 from .region import (
     AsymmetricFocalTverskyLoss,
@@ -30,6 +31,7 @@ __all__ = [
     "ComboLoss",
     "CosineTverskyLoss",
     "CrossEntropyLoss",
+    "DeepSupervision",
     "DiceCELoss",
     "DiceFocalLoss",
     "DiceLoss",

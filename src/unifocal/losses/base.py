@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar, dataclass_transform
 import torch
 from torch import Tensor, nn
 
-from ..sums import SumName, VoxelSums, voxel_sums
+from ..sums import Engine, SumName, constant, voxel_sums
 from ..terms import ClassSums
 from .arguments import check_arguments, within
 from .inputs import Inputs, read_inputs
@@ -50,6 +50,8 @@ class SegmentationLoss(nn.Module, ABC):
         absent              region terms only: "count" a class that an image does not contain, as the original does
                             (any false alarm then costs nearly 1), or "skip" it.
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
+        engine              which engine computes the sums, see `unifocal.engines()`: "auto" takes the fastest that can
+                            serve a call; another name that one, or raises RuntimeError with the reason why it cannot.
         reduction           over the images: "mean" and "sum", or "none" for one value per image, shape (N,). An
                             image without a valid voxel has the value 0 and does not count in the mean.
     """
@@ -61,6 +63,7 @@ class SegmentationLoss(nn.Module, ABC):
     batch: bool = False
     absent: Literal["count", "skip"] = "count"
     smooth: float = within("(0, inf)", default=1e-6)
+    engine: Engine = "auto"
     reduction: Literal["mean", "sum", "none"] = "mean"
 
     wants: ClassVar[tuple[SumName, ...]] = ()
@@ -97,14 +100,19 @@ class SegmentationLoss(nn.Module, ABC):
         x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index, self.against_rest)
         with _full_precision(logits.device.type):
             s = self._class_sums(x)
-            values = self.equation(s).expand(logits.shape[0])
-            valid = s.voxels[:, 0] > 0
+            values = self.equation(s)
+            if values.shape[0] != logits.shape[0]:
+                values = values.expand(logits.shape[0])
+            return self._reduced(values, None if x.all_valid else s.voxels[:, 0] > 0)
+
+    def _reduced(self, values: Tensor, valid: Tensor | None) -> Tensor:
+        if valid is not None:
             values = values.where(valid, 0.0)
-            if self.reduction == "none":
-                return values
-            if self.reduction == "sum":
-                return values.sum()
-            return values.sum() / valid.sum().clamp_min(1)
+        if self.reduction == "none":
+            return values
+        if self.reduction == "sum":
+            return values.sum()
+        return values.mean() if valid is None else values.sum() / valid.sum().clamp_min(1)
 
     def extra_repr(self) -> str:
         """Every argument of its own, and those shared ones that differ from their default."""
@@ -132,23 +140,29 @@ class SegmentationLoss(nn.Module, ABC):
             voxel_weights=x.voxel_weights,
             ignore_index=x.ignore_index,
             clip=self.clips_regions,
+            engine=self.engine,
         )
         labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
-        sums = {name: self._pooled(name, _per_class(v, name, split)) for name in self.wants}
-        weights = labelled.new_tensor(self._weights(channels, index, split))
-        counted = weights[None]
-        if not self.include_background:
-            counted = counted * labelled.new_tensor([i != 0 for i in index])
+        per_channel = dict(zip(v.wanted, v.values.unbind(0), strict=True))
+        sums = {name: self._pooled(name, _per_class(per_channel, name, split)) for name in self.wants}
+        weights = self._weights(channels, index, split)
+        counted = (
+            weights if self.include_background else tuple(w * (i != 0) for w, i in zip(weights, index, strict=True))
+        )
         if self.absent == "skip":
-            counted = counted * (self._pooled("tp", labelled) > 0)
-        return ClassSums(sums, labelled, v.voxels, index, weights, counted)
+            present = labelled.new_tensor(counted) * (self._pooled("tp", labelled) > 0)
+            share = present / present.sum(-1, keepdim=True).clamp_min(1e-30)
+        else:
+            total = sum(counted)
+            share = constant([w / total if total else 0.0 for w in counted], labelled.dtype, labelled.device)
+        return ClassSums(sums, labelled, v.voxels, index, weights, share, self.smooth)
 
     def _pooled(self, name: SumName, per_image: Tensor) -> Tensor:
         return per_image.sum(0, keepdim=True) if self.batch and name in REGION else per_image
 
-    def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> list[float]:
+    def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> tuple[float, ...]:
         if self.class_weights is None:
-            return [1.0] * len(index)
+            return (1.0,) * len(index)
         per_channel = split and channels > 1
         wanted = channels if per_channel else len(index)
         if len(self.class_weights) != wanted:
@@ -156,17 +170,18 @@ class SegmentationLoss(nn.Module, ABC):
                 f"{type(self).__name__}: class_weights must have one weight for each of {wanted} "
                 f"{'channels' if per_channel else 'classes'}; got {len(self.class_weights)}: {self.class_weights}."
             )
-        return [w for w in self.class_weights for _ in range(2)] if per_channel else list(self.class_weights)
+        return tuple(w for w in self.class_weights for _ in range(2)) if per_channel else tuple(self.class_weights)
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
     """No autocast inside: sums over a volume need float32."""
     available = torch.amp.autocast_mode.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()
+    active = available and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if active else nullcontext()
 
 
-def _per_class(v: VoxelSums, name: SumName, split: bool) -> Tensor:
-    return _interleave(v[_OF_THE_REST[name]], v[name]) if split else v[name]
+def _per_class(per_channel: dict[SumName, Tensor], name: SumName, split: bool) -> Tensor:
+    return _interleave(per_channel[_OF_THE_REST[name]], per_channel[name]) if split else per_channel[name]
 
 
 def _interleave(rest: Tensor, own: Tensor) -> Tensor:
@@ -194,9 +209,9 @@ class RareClassesLoss(SegmentationLoss):
                 f"and rare_classes={self.rare_classes}."
             )
 
-    def balance(self, s: ClassSums, delta: float) -> Tensor:
-        """w_c of the equations, (C,): delta for rare classes, 1 - delta for common ones."""
-        return s.tensor(self.by_rarity(s.index, rare=delta, common=1 - delta))
+    def balance(self, s: ClassSums, delta: float) -> list[float]:
+        """w_c of the equations: delta for rare classes, 1 - delta for common ones."""
+        return self.by_rarity(s.index, rare=delta, common=1 - delta)
 
     def by_rarity(self, index: tuple[int, ...], *, rare: float, common: float) -> list[float]:
         """One value for each class, whether it is rare or common."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..sums import SumName
-from ..terms import ClassSums, class_mean, power, tversky_loss, voxel_mean
+from ..terms import ClassSums, blend, class_mean, power, tversky_loss, voxel_mean
 from .arguments import within
 from .base import ENTROPY, REGION, RareClassesLoss, SegmentationLoss, loss
 from .entropy import BalancedFocal
@@ -36,9 +36,9 @@ class ComboLoss(RareClassesLoss):
     def equation(self, s: ClassSums) -> Tensor:
         entropy, region = (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
         rare, common = (1.0, 1.0) if self.beta is None else (self.beta, 1 - self.beta)
-        w = s.tensor(self.by_rarity(s.index, rare=rare, common=common))
-        dsc = 1 - class_mean(s, tversky_loss(s, 0.5, self.smooth))
-        return entropy * voxel_mean(s, w * s.ce) - region * dsc
+        w = self.by_rarity(s.index, rare=rare, common=common)
+        dsc = 1 - class_mean(s, tversky_loss(s, 0.5))
+        return entropy * voxel_mean(s, s.ce, w) - region * dsc
 
 
 @loss
@@ -57,7 +57,7 @@ class DiceCELoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY + REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        dice = class_mean(s, tversky_loss(s, 0.5, self.smooth))
+        dice = class_mean(s, tversky_loss(s, 0.5))
         return self.dice_weight * dice + self.ce_weight * voxel_mean(s, s.ce)
 
 
@@ -82,7 +82,7 @@ class DiceFocalLoss(SegmentationLoss):
         return self.gamma
 
     def equation(self, s: ClassSums) -> Tensor:
-        dice = class_mean(s, tversky_loss(s, 0.5, self.smooth))
+        dice = class_mean(s, tversky_loss(s, 0.5))
         return self.dice_weight * dice + self.focal_weight * voxel_mean(s, s.ce)
 
 
@@ -109,8 +109,8 @@ class HybridFocalLoss(BalancedFocal):
     clips_regions: ClassVar[bool] = True
 
     def equation(self, s: ClassSums) -> Tensor:
-        region = class_mean(s, power(tversky_loss(s, self.delta, self.smooth), self.exponent))
-        return self.lam * self.focal_mean(s) + (1 - self.lam) * region
+        region = class_mean(s, power(tversky_loss(s, self.delta), self.exponent))
+        return blend(self.lam, self.focal_mean(s), region)
 
 
 @loss
@@ -140,8 +140,8 @@ class SymmetricUnifiedFocalLoss(RareClassesLoss):
 
     def equation(self, s: ClassSums) -> Tensor:
         w = self.balance(s, self.delta)
-        region = class_mean(s, power(tversky_loss(s, self.delta, self.smooth), 1 - self.gamma))
-        return self.lam * voxel_mean(s, w * s.ce) + (1 - self.lam) * region
+        region = class_mean(s, power(tversky_loss(s, self.delta), 1 - self.gamma))
+        return blend(self.lam, voxel_mean(s, s.ce, w), region)
 
 
 @loss
@@ -173,5 +173,5 @@ class UnifiedFocalLoss(RareClassesLoss):
     def equation(self, s: ClassSums) -> Tensor:
         w = self.balance(s, self.delta)
         exponent = s.tensor(self.by_rarity(s.index, rare=1 - self.gamma, common=1.0))
-        region = class_mean(s, power(tversky_loss(s, self.delta, self.smooth), exponent))
-        return self.lam * voxel_mean(s, w * s.ce) + (1 - self.lam) * region
+        region = class_mean(s, power(tversky_loss(s, self.delta), exponent))
+        return blend(self.lam, voxel_mean(s, s.ce, w), region)

@@ -56,7 +56,7 @@ class BalancedFocal(SegmentationLoss):
 
     def focal_mean(self, s: ClassSums) -> Tensor:
         """mean_voxels Σ_c -α_c (1 - p_c)^γ y_c log p_c, (N,)."""
-        return voxel_mean(s, s.ce if self.alpha is None else s.tensor(self._factors(s.index, self.alpha)) * s.ce)
+        return voxel_mean(s, s.ce, None if self.alpha is None else self._factors(s.index, self.alpha))
 
     def _factors(self, index: tuple[int, ...], alpha: float | Sequence[float]) -> list[float]:
         if isinstance(alpha, float):
@@ -111,7 +111,7 @@ class SymmetricFocalLoss(RareClassesLoss):
 
     def equation(self, s: ClassSums) -> Tensor:
         w = self.balance(s, self.delta)
-        return voxel_mean(s, w * s.ce)
+        return voxel_mean(s, s.ce, w)
 
 
 @loss
@@ -136,4 +136,4 @@ class AsymmetricFocalLoss(RareClassesLoss):
 
     def equation(self, s: ClassSums) -> Tensor:
         w = self.balance(s, self.delta)
-        return voxel_mean(s, w * s.ce)
+        return voxel_mean(s, s.ce, w)

@@ -27,6 +27,11 @@ class Inputs:
     activation: Activation
     ignore_index: int | None
 
+    @property
+    def all_valid(self) -> bool:
+        """Does every image surely have a voxel that counts?"""
+        return self.voxel_weights is None and self.ignore_index is None and self.logits.numel() > 0
+
 
 def read_inputs(
     logits: Tensor,
@@ -40,7 +45,7 @@ def read_inputs(
 
     against_rest  is every channel read against the rest, whatever the activation (A-FL)?
     """
-    logits, labels, voxel_weights = _plain(logits), _plain(labels), _plain(voxel_weights)
+    logits, labels, voxel_weights = plain(logits), plain(labels), plain(voxel_weights)
     _check_logits(logits)
     resolved = _resolve(activation, logits)
     labels, dense = _read_labels(logits, labels)
@@ -60,7 +65,7 @@ def _values_are_checked(logits: Tensor, labels: Tensor) -> bool:
     return logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
 
 
-def _plain(x: T) -> T:
+def plain(x: T) -> T:
     """The tensor inside a subclass that only carries notes along, such as MONAI's MetaTensor."""
     if isinstance(x, Tensor) and type(x) is not Tensor and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__:
         return x.as_subclass(Tensor)  # type: ignore[return-value]
@@ -71,7 +76,7 @@ def _is_dense(x: object) -> bool:
     return isinstance(x, Tensor) and x.layout == torch.strided
 
 
-def _describe(x: object) -> str:
+def describe(x: object) -> str:
     if isinstance(x, Tensor):
         if not _is_dense(x):
             return f"a {str(x.layout).removeprefix('torch.')} tensor"
@@ -83,7 +88,7 @@ def _check_logits(logits: Tensor) -> None:
     if not _is_dense(logits) or logits.dtype not in _FLOATS:
         raise TypeError(
             "logits must be a dense floating-point tensor (16, 32 or 64 bits) of shape (N, C, *spatial); got "
-            f"{_describe(logits)}. Pass the network's raw output."
+            f"{describe(logits)}. Pass the network's raw output."
         )
     if logits.ndim < 2 or logits.shape[1] == 0:
         raise ValueError(
@@ -107,7 +112,7 @@ def _resolve(activation: str, logits: Tensor) -> Activation:
 def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
     n, channels, *spatial = logits.shape
     if not _is_dense(labels) or labels.is_complex() or (labels.is_floating_point() and labels.dtype not in _FLOATS):
-        raise TypeError(f"labels must be a dense tensor of integers, bools or soft labels; got {_describe(labels)}.")
+        raise TypeError(f"labels must be a dense tensor of integers, bools or soft labels; got {describe(labels)}.")
     if labels.requires_grad:
         raise ValueError("labels receive no gradient; pass labels.detach().")
     if labels.device != logits.device:
@@ -124,12 +129,12 @@ def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
             raise ValueError(
                 f"labels must be class indices of shape (N, *spatial) = {(n, *spatial)} or {(n, 1, *spatial)}, or "
                 f"one-hot or soft labels of the shape of the logits, {tuple(logits.shape)}; "
-                f"got {_describe(labels)}.{_shape_advice(logits, labels)}"
+                f"got {describe(labels)}.{_shape_advice(logits, labels)}"
             )
         if labels.is_floating_point():
             raise TypeError(
                 f"labels of shape {tuple(given.shape)} must be integer or bool class indices; got "
-                f"{_describe(given)}. Convert them with labels.long(), or pass soft labels of shape "
+                f"{describe(given)}. Convert them with labels.long(), or pass soft labels of shape "
                 f"{tuple(logits.shape)}."
             )
     return labels.to(_UNSIGNED.get(labels.dtype, labels.dtype)), dense
@@ -154,7 +159,7 @@ def _shape_advice(logits: Tensor, labels: Tensor) -> str:
 def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | None:
     if dense and (labels.is_floating_point() or ignore_index in (0, 1)):
         raise ValueError(
-            f"ignore_index={ignore_index} cannot mark voxels in {_describe(labels)} one-hot or soft labels. "
+            f"ignore_index={ignore_index} cannot mark voxels in {describe(labels)} one-hot or soft labels. "
             "Pass voxel_weights with 0 at the voxels to leave out, or integer class indices."
         )
     if labels.dtype == torch.bool:
@@ -166,13 +171,13 @@ def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | 
 def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
     n, _, *spatial = logits.shape
     if not _is_dense(weights) or weights.is_complex():
-        raise TypeError(f"voxel_weights must be a dense tensor of real numbers; got {_describe(weights)}.")
+        raise TypeError(f"voxel_weights must be a dense tensor of real numbers; got {describe(weights)}.")
     if tuple(weights.shape) == (n, 1, *spatial):
         weights = weights[:, 0]
     if tuple(weights.shape) != (n, *spatial):
         raise ValueError(
             f"voxel_weights must have shape (N, *spatial) = {(n, *spatial)} or {(n, 1, *spatial)}; "
-            f"got {_describe(weights)}."
+            f"got {describe(weights)}."
         )
     if weights.device != logits.device:
         raise ValueError(f"voxel_weights must be on the logits' device {logits.device}; got {weights.device}.")

@@ -28,7 +28,7 @@ class DiceLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, tversky_loss(s, 0.5, self.smooth))
+        return class_mean(s, tversky_loss(s, 0.5))
 
 
 @loss
@@ -43,7 +43,7 @@ class JaccardLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, overlap_loss(s, 1.0, 1.0, self.smooth))
+        return class_mean(s, overlap_loss(s, s.fn + s.fp))
 
 
 @loss
@@ -62,7 +62,7 @@ class TverskyLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, tversky_loss(s, self.delta, self.smooth))
+        return class_mean(s, tversky_loss(s, self.delta))
 
 
 @loss
@@ -81,7 +81,7 @@ class AsymmetricSimilarityLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, tversky_loss(s, self.beta**2 / (1 + self.beta**2), self.smooth))
+        return class_mean(s, tversky_loss(s, self.beta**2 / (1 + self.beta**2)))
 
 
 @loss
@@ -111,7 +111,7 @@ class FocalTverskyLoss(SegmentationLoss):
         return cls(exponent={"v1": g, "v2": 1 / g if g else 0.0, "unified": 1 - g}[convention], **arguments)
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, power(tversky_loss(s, self.delta, self.smooth), self.exponent))
+        return class_mean(s, power(tversky_loss(s, self.delta), self.exponent))
 
 
 @loss
@@ -132,7 +132,7 @@ class CosineTverskyLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
     def equation(self, s: ClassSums) -> Tensor:
-        sine = torch.sin(math.pi / 2 * tversky_loss(s, self.delta, self.smooth))  # cos(π/2 TI) = sin(π/2 (1 - TI))
+        sine = torch.sin(math.pi / 2 * tversky_loss(s, self.delta))  # cos(π/2 TI) = sin(π/2 (1 - TI))
         return class_mean(s, power(sine, self.gamma))
 
 
@@ -155,7 +155,7 @@ class SymmetricFocalTverskyLoss(SegmentationLoss):
     clips_regions: ClassVar[bool] = True
 
     def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, power(tversky_loss(s, self.delta, self.smooth), 1 - self.gamma))
+        return class_mean(s, power(tversky_loss(s, self.delta), 1 - self.gamma))
 
 
 @loss
@@ -179,4 +179,4 @@ class AsymmetricFocalTverskyLoss(RareClassesLoss):
 
     def equation(self, s: ClassSums) -> Tensor:
         exponent = s.tensor(self.by_rarity(s.index, rare=1 - self.gamma, common=1.0))
-        return class_mean(s, power(tversky_loss(s, self.delta, self.smooth), exponent))
+        return class_mean(s, power(tversky_loss(s, self.delta), exponent))

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .constants import constant
+from .form import Form
 from .labels import flat, has_memory, targets
 from .ops import differentiable_sums
 
-__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "flat", "has_memory", "targets", "voxel_sums"]
+__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "constant", "flat", "has_memory", "targets", "voxel_sums"]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
@@ -83,10 +84,7 @@ def voxel_sums(
         None if voxel_weights is None else flat(voxel_weights[:, None])[:, 0],
         _exponent(gamma, dtype, logits.device),
         _exponent(rest_gamma, dtype, logits.device),
-        activation,
-        ",".join(wanted),
-        ignore_index,
-        clip,
+        Form(activation, wanted, ignore_index, clip),
         engine,
     )
     return VoxelSums(values, wanted, labelled, voxels)

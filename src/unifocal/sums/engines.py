@@ -2,6 +2,7 @@
 
 An engine is a module with
 
+    detail() -> str                                       what it is on this machine, in a few words
     why_not(x, labels, weights, form) -> str | None       the reason why it cannot serve such a call, if any
     forward(x, labels, weights, gamma, rest_gamma, form) -> (values (S, N, K), labelled (N, K), voxels (N, 1))
     backward(upstream, x, labels, weights, gamma, rest_gamma, form) -> gradient (N, K, V) in the dtype of x
@@ -11,14 +12,19 @@ dtype and strides, and gamma and rest_gamma broadcast to (N, K) in the dtype of 
 for float64 x. README.md says what they compute.
 """
 
+from dataclasses import dataclass
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from . import reference
+from . import aten, native, reference, triton
 from .form import Form
 
-ENGINES: dict[str, ModuleType] = {"reference": reference}  # in the order in which "auto" tries them
+# In the order in which "auto" tries them. The last serves every call.
+ENGINES: dict[str, ModuleType] = {"native": native, "triton": triton, "aten": aten, "reference": reference}
+
+_EVERYTHING = ("tp", "fp", "fn", "tn", "ce", "rest")
 
 
 def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> ModuleType:
@@ -29,3 +35,41 @@ def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: F
     if reason:
         raise RuntimeError(f"engine={name!r} cannot serve this call: {reason}. engine='auto' chooses one that can.")
     return ENGINES[name]
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """Whether an engine serves the tensors of a device, and why not."""
+
+    engine: str
+    device: str
+    reason: str | None  # None: it serves them
+    chosen: bool  # is it what engine="auto" takes there?
+    detail: str
+
+
+def engines() -> list[EngineReport]:
+    """What `engine="auto"` chooses from: every engine on every device of this machine, in the order of preference.
+
+    Each is asked for every activation, with class indices and with soft labels.
+    """
+    devices = ["cpu"] + [d for d in ("cuda", "mps", "xpu") if getattr(torch, d).is_available()]
+    reports = []
+    for device in devices:
+        chosen = False
+        for name, engine in ENGINES.items():
+            reason = _reason(engine, device)
+            takes = reason is None and not chosen
+            reports.append(EngineReport(name, device, reason, takes, engine.detail()))
+            chosen = chosen or takes
+    return reports
+
+
+def _reason(engine: ModuleType, device: str) -> str | None:
+    x = torch.zeros(1, 2, 1, device=device)
+    for activation in ("softmax", "sigmoid", "none"):
+        for labels in (torch.zeros(1, 1, dtype=torch.uint8, device=device), torch.zeros_like(x)):
+            reason: str | None = engine.why_not(x, labels, None, Form(activation, _EVERYTHING, None, False))
+            if reason:
+                return reason
+    return None

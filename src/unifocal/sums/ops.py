@@ -1,7 +1,7 @@
 """The sums as one differentiable function: an autograd function in eager mode, a custom operator under tracing.
 
-Both have the same forward, context and backward. The operator is opaque to `torch.compile`, which then captures a
-loss in one graph; eager mode does without it, as its dispatch costs more than a small kernel.
+The operator is opaque to `torch.compile`, which then captures a loss in one graph; eager mode does without it, as its
+dispatch costs more than a small kernel.
 """
 
 from typing import Any
@@ -12,11 +12,95 @@ from torch import Tensor
 from . import reference
 from .engines import select
 from .form import Form
+from .labels import has_memory
 
 Result = tuple[Tensor, Tensor, Tensor]
 
 
-def _forward(
+def differentiable_sums(
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+    engine: str,
+) -> Result:
+    """(values, labelled, voxels) of engines.py, with the gradient of README.md from values to x."""
+    inputs = (x, labels, weights, gamma, rest_gamma)
+    result: Result
+    if torch.compiler.is_compiling() or _is_traced(x):
+        result = sums(*inputs, form.activation, ",".join(form.wanted), form.ignore_index, form.clip, engine)
+    elif all(t is None or has_memory(t) for t in inputs):
+        result = _Sums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
+    else:
+        result = _TransformedSums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _is_traced(x: Tensor) -> bool:
+    return type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+class _Sums(torch.autograd.Function):
+    """Of plain tensors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        gamma: Tensor,
+        rest_gamma: Tensor,
+        form: Form,
+        engine: str,
+    ) -> Result:
+        ctx.form, ctx.engine = form, select(engine, x, labels, weights, form)
+        ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
+        result: Result = ctx.engine.forward(x, labels, weights, gamma, rest_gamma, form)
+        ctx.mark_non_differentiable(*result[1:])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # Where the gradient will be differentiated itself, the definition computes it.
+        engine = reference if torch.is_grad_enabled() else ctx.engine
+        return engine.backward(upstream[0], *ctx.saved_tensors, ctx.form), None, None, None, None, None, None
+
+
+class _TransformedSums(torch.autograd.Function):
+    """Under `torch.func`, which wants the context set up apart; to bind the arguments so costs more than a small kernel."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        gamma: Tensor,
+        rest_gamma: Tensor,
+        form: Form,
+        engine: str,
+    ) -> Result:
+        result: Result = select(engine, x, labels, weights, form).forward(x, labels, weights, gamma, rest_gamma, form)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.form, ctx.engine = inputs[5], reference
+        ctx.mark_non_differentiable(*output[1:])
+
+    backward = staticmethod(_Sums.backward)
+
+
+# --- under tracing -----------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("unifocal::sums", mutates_args=())
+def sums(
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
@@ -28,14 +112,14 @@ def _forward(
     clip: bool,
     engine: str,
 ) -> Result:
+    """`differentiable_sums`, the form taken apart into what an operator can be called with."""
     form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
-    values, labelled, voxels = select(engine, x, labels, weights, form).forward(
-        x, labels, weights, gamma, rest_gamma, form
-    )
-    return values, labelled, voxels
+    result: Result = select(engine, x, labels, weights, form).forward(x, labels, weights, gamma, rest_gamma, form)
+    return result
 
 
-def _backward(
+@torch.library.custom_op("unifocal::sums_backward", mutates_args=())
+def sums_backward(
     upstream: Tensor,
     x: Tensor,
     labels: Tensor,
@@ -48,75 +132,36 @@ def _backward(
     clip: bool,
     engine: str,
 ) -> Tensor:
+    """Gradient of `sums` to x."""
     form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
-    gradient: Tensor = select(engine, x, labels, weights, form).backward(
-        upstream, x, labels, weights, gamma, rest_gamma, form
-    )
+    chosen = select(engine, x, labels, weights, form)
+    gradient: Tensor = chosen.backward(upstream, x, labels, weights, gamma, rest_gamma, form)
     return gradient
-
-
-class _Sums(torch.autograd.Function):
-    """`differentiable_sums` in eager mode and under `torch.func`."""
-
-    generate_vmap_rule = True
-
-    forward = staticmethod(_forward)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.form = inputs[5:]
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, labels, weights, gamma, rest_gamma = ctx.saved_tensors
-        rest = (labels, weights, gamma, rest_gamma)
-        if _is_traced(x):
-            gradient: Tensor = sums_backward(upstream[0], x, *rest, *ctx.form)
-        elif torch.is_grad_enabled():  # the gradient will be differentiated itself
-            activation, wanted, ignore_index, clip, _ = ctx.form
-            form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
-            gradient = reference.backward(upstream[0], x, *rest, form)
-        else:
-            gradient = _backward(upstream[0], x, *rest, *ctx.form)
-        return gradient, *[None] * 9
-
-
-sums = torch.library.custom_op("unifocal::sums", _forward, mutates_args=())
-sums_backward = torch.library.custom_op("unifocal::sums_backward", _backward, mutates_args=())
-sums.register_autograd(_Sums.backward, setup_context=_Sums.setup_context)
 
 
 @sums.register_fake
 def _(
-    x: Tensor,
-    labels: Tensor,
-    weights: Tensor | None,
-    gamma: Tensor,
-    rest_gamma: Tensor,
-    activation: str,
-    wanted: str,
-    ignore_index: int | None,
-    clip: bool,
-    engine: str,
+    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, *form: Any, **more: Any
 ) -> Result:
     n, k, _ = x.shape
+    wanted: str = form[1]
     values = gamma.new_empty((wanted.count(",") + 1, n, k))
     return values, gamma.new_empty((n, k)), gamma.new_empty((n, 1))
 
 
 @sums_backward.register_fake
-def _(upstream: Tensor, x: Tensor, *rest: Any) -> Tensor:
+def _(upstream: Tensor, x: Tensor, *rest: Any, **more: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def differentiable_sums(*arguments: Any) -> Result:
-    """(values, labelled, voxels) of x, with the gradient of README.md; see `_forward` for the arguments."""
-    traced = torch.compiler.is_compiling() or _is_traced(arguments[0])
-    result: Result = sums(*arguments) if traced else _Sums.apply(*arguments)  # type: ignore[no-untyped-call]
-    return result
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.form = inputs[5:]
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _is_traced(x: Tensor) -> bool:
-    return type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
+def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return sums_backward(upstream[0], *ctx.saved_tensors, *ctx.form), *[None] * 9
+
+
+sums.register_autograd(_backward, setup_context=_setup_context)

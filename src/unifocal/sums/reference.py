@@ -16,6 +16,11 @@ CLIP = 1e-7  # the original implementation's epsilon: probabilities that are giv
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
 
 
+def detail() -> str:
+    """What it is for."""
+    return "the definition in plain PyTorch; torch.func, double backward"
+
+
 def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> None:
     """It serves every call."""
 

@@ -1,0 +1,47 @@
+"""The one compiled file: a plain shared library for ctypes, without Python's ABI, and the package does without it too."""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+NAME = "unifocal.sums._native"
+FLAGS = ["-O3", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the file
+
+
+class BuildLibrary(build_ext):
+    """Compiles with OpenMP where the compiler has it, and lets the installation go on where there is no compiler."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []
+
+    def build_extension(self, ext: Extension) -> None:
+        for openmp in (["-fopenmp"], []):
+            ext.extra_compile_args, ext.extra_link_args = FLAGS + openmp, openmp
+            try:
+                return super().build_extension(ext)
+            except Exception as error:  # whatever a missing or foreign compiler raises
+                print(f"unifocal: not compiled {'with' if openmp else 'without'} OpenMP: {error}", file=sys.stderr)
+        print(
+            "unifocal: WARNING: installed without its compiled engine; the losses work, several times slower on CPUs. "
+            "`unifocal engines` says so too. With g++ or clang++ there, install it once more.",
+            file=sys.stderr,
+        )
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for every Python 3 of this platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    ext_modules=[Extension(NAME, ["src/unifocal/sums/native.cpp"], language="c++", optional=True)],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+)

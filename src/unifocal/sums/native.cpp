@@ -1,0 +1,1289 @@
+// The sums of README.md and their gradient on a CPU, for `native.py`. No torch headers and no Python in here: two C
+// functions take one array of 64-bit integers, laid out as struct Call.
+//
+// The file includes itself once for every instruction set; the widest that the processor has is chosen at run time.
+// Work is cut into blocks of a fixed number of voxels, whose sums are added in a fixed order: results do not depend on
+// the number of threads. Within a block, tiles of voxels that fit the first-level cache are processed, a vector of
+// voxels at a time through all channels.
+
+#ifndef UNIFOCAL_ISA  // ------------------------------------------------------ once: the interface and the dispatch
+
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+#if defined(__x86_64__) && defined(__GNUC__)
+#define UNIFOCAL_X86
+#include <immintrin.h>
+#endif
+
+namespace {
+
+enum Dtype : int64_t { F16, BF16, F32, F64, BOOL, U8, I8, U16, I16, U32, I32, U64, I64 };
+enum Activation : int64_t { SOFTMAX, SIGMOID, NONE };
+enum Sum { TP, FP, FN, TN, CE, REST, LABELLED, SUMS };  // LABELLED is always computed, the others where wanted
+
+struct View {  // of a tensor (N, K, V); strides in elements
+    char* data;
+    int64_t dtype, n, k, v;
+};
+
+struct Call {
+    int64_t images, channels, voxels, activation, clip, dense, ignores, ignore, threads, isa, backward;
+    int64_t wanted[LABELLED];  // position of each sum in `values` and `upstream`, or -1
+    View x, labels, weights, gamma, rest_gamma, upstream, values, labelled, counted, gradient;
+    double* partial;  // images * blocks * (SUMS * channels + 1)
+};
+
+const int64_t BLOCK = 8192;  // voxels
+
+int64_t size_of(int64_t dtype) {
+    static const int64_t sizes[] = {2, 2, 4, 8, 1, 1, 1, 2, 2, 4, 4, 8, 8};
+    return sizes[dtype];
+}
+
+int64_t blocks_of(const Call& c) { return (c.voxels + BLOCK - 1) / BLOCK; }
+int64_t width_of(const Call& c) { return SUMS * c.channels + 1; }
+bool is_double(const Call& c) { return c.gamma.dtype == F64; }
+
+double number(const View& view, int64_t n, int64_t k) {  // of a float or double tensor (N, K)
+    const int64_t i = n * view.n + k * view.k;
+    return view.dtype == F64 ? ((const double*)view.data)[i] : (double)((const float*)view.data)[i];
+}
+
+}  // namespace
+
+#define UNIFOCAL_BYTES 16
+#define UNIFOCAL_ISA portable
+#include "native.cpp"
+#undef UNIFOCAL_ISA
+#undef UNIFOCAL_BYTES
+
+#ifdef UNIFOCAL_X86
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define UNIFOCAL_BYTES 32
+#define UNIFOCAL_ISA avx2
+#include "native.cpp"
+#undef UNIFOCAL_ISA
+#undef UNIFOCAL_BYTES
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
+#endif
+#define UNIFOCAL_BYTES 64
+#define UNIFOCAL_ISA avx512
+#include "native.cpp"
+#undef UNIFOCAL_ISA
+#undef UNIFOCAL_BYTES
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // UNIFOCAL_X86
+
+namespace {
+
+typedef void (*BlockFunction)(const Call&, int64_t image, int64_t block, char* scratch);
+
+struct Engine {
+    BlockFunction single, twice;  // arithmetic in float and in double
+    int64_t (*scratch)(const Call&);
+};
+
+const Engine PORTABLE = {portable::block<float>, portable::block<double>, portable::scratch_bytes};
+#ifdef UNIFOCAL_X86
+const Engine AVX2 = {avx2::block<float>, avx2::block<double>, avx2::scratch_bytes};
+const Engine AVX512 = {avx512::block<float>, avx512::block<double>, avx512::scratch_bytes};
+#endif
+
+const Engine& engine_for(int64_t isa) {
+#ifdef UNIFOCAL_X86
+    if (isa == 2) return AVX512;
+    if (isa == 1) return AVX2;
+#endif
+    (void)isa;
+    return PORTABLE;
+}
+
+}  // namespace
+
+extern "C" {
+
+// 0 portable, 1 AVX2, 2 AVX-512: the best that this processor runs.
+int64_t unifocal_isa() {
+#ifdef UNIFOCAL_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+int64_t unifocal_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// Words of struct Call: a library that was compiled from another version must not be called.
+int64_t unifocal_words() { return sizeof(Call) / 8; }
+
+// Doubles that `partial` must hold.
+int64_t unifocal_partial(const Call* call) { return call->images * blocks_of(*call) * width_of(*call); }
+
+// Runs forward or backward; returns 0, or 1 if memory could not be had.
+int64_t unifocal_run(const Call* call) {
+    const Call& c = *call;
+    const Engine& engine = engine_for(c.isa);
+    const BlockFunction block = is_double(c) ? engine.twice : engine.single;
+    const int64_t blocks = blocks_of(c), tasks = c.images * blocks, bytes = engine.scratch(c);
+    const int64_t threads = tasks < c.threads ? tasks : c.threads;
+    int64_t failed = 0;
+    if (threads <= 1) {
+        char* scratch = (char*)aligned_alloc(64, bytes);
+        if (!scratch) return 1;
+        for (int64_t task = 0; task < tasks; ++task) block(c, task / blocks, task % blocks, scratch);
+        free(scratch);
+    } else {
+#pragma omp parallel num_threads((int)threads)
+        {
+            char* scratch = (char*)aligned_alloc(64, bytes);
+            if (!scratch) {
+#pragma omp atomic write
+                failed = 1;
+            }
+#pragma omp for schedule(dynamic, 4)
+            for (int64_t task = 0; task < tasks; ++task)
+                if (scratch) block(c, task / blocks, task % blocks, scratch);
+            free(scratch);
+        }
+    }
+    if (failed || c.backward) return failed;
+
+    const int64_t width = width_of(c);
+    for (int64_t n = 0; n < c.images; ++n)
+        for (int64_t i = 0; i < width; ++i) {
+            double total = 0;
+            for (int64_t b = 0; b < blocks; ++b) total += c.partial[(n * blocks + b) * width + i];
+            const int64_t sum = i / c.channels, k = i % c.channels;
+            const bool count = i == width - 1;
+            if (!count && sum < LABELLED && c.wanted[sum] < 0) continue;
+            const int64_t at = count ? n : n * c.channels + k;
+            const View& to = count ? c.counted : sum == LABELLED ? c.labelled : c.values;
+            const int64_t index = sum < LABELLED && !count ? c.wanted[sum] * c.images * c.channels + at : at;
+            if (is_double(c))
+                ((double*)to.data)[index] = total;
+            else
+                ((float*)to.data)[index] = (float)total;
+        }
+    return 0;
+}
+
+}  // extern "C"
+
+#else  // ---------------------------------------------------------------------- once for each instruction set
+
+namespace UNIFOCAL_ISA {
+namespace {
+
+#define INLINE inline __attribute__((always_inline))
+
+template <class F>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+    typedef float V __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef int32_t I __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef float U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(4), may_alias));  // anywhere in memory
+    typedef int32_t Int;
+    static const int N = UNIFOCAL_BYTES / 4, MANTISSA = 23, BIAS = 127;
+    static constexpr Int SQRT_HALF = 0x3f3504f3, MASK = 0x7fffff, MAGIC_BITS = 0x4b400000;
+    static constexpr float MAGIC = 12582912.0f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -126.0f,
+                           TINY = 1e-30f, HUGE_LOG = 8e37f;
+};
+
+template <>
+struct Lanes<double> {
+    typedef double V __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef int64_t I __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef double U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(8), may_alias));
+    typedef int64_t Int;
+    static const int N = UNIFOCAL_BYTES / 8, MANTISSA = 52, BIAS = 1023;
+    static constexpr Int SQRT_HALF = 0x3fe6a09e667f3bcd, MASK = 0xfffffffffffff, MAGIC_BITS = 0x4338000000000000;
+    static constexpr double MAGIC = 6755399441055744.0, LN2_HIGH = 0.693145751953125, LN2_LOW = 1.42860682030941723e-6,
+                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 4e307;
+};
+
+#define LANES                              \
+    typedef Lanes<F> L;                    \
+    typedef typename L::V V;               \
+    typedef typename L::I I;               \
+    typedef typename L::Int Int;           \
+    (void)sizeof(V);                       \
+    (void)sizeof(I);                       \
+    (void)sizeof(Int)
+
+template <class F>
+INLINE typename Lanes<F>::V load(const F* p) {
+    return *(const typename Lanes<F>::U*)p;
+}
+template <class F>
+INLINE void store(F* p, typename Lanes<F>::V x) {
+    *(typename Lanes<F>::U*)p = x;
+}
+template <class F>
+INLINE typename Lanes<F>::V all(F x) {
+    return x - (typename Lanes<F>::V){};
+}
+template <class F>
+INLINE typename Lanes<F>::I all_int(typename Lanes<F>::Int x) {
+    return x - (typename Lanes<F>::I){};
+}
+template <class V>
+INLINE V larger(V a, V b) {
+    return a > b ? a : b;
+}
+template <class V>
+INLINE V smaller(V a, V b) {
+    return a < b ? a : b;
+}
+
+// --- exp, log and powers ---------------------------------------------------------------------------------------------
+
+// Polynomials are summed in pairs: a chain of dependent products would be longer than the processor looks ahead.
+
+// e^r for |r| <= ln(2) / 2
+INLINE Lanes<float>::V exp_core(Lanes<float>::V r) {
+    const Lanes<float>::V r2 = r * r;
+    const Lanes<float>::V a = r * 1.6666665459e-1f + 5.0000001201e-1f, b = r * 8.3334519073e-3f + 4.1665795894e-2f;
+    const Lanes<float>::V c = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    return ((c * r2 + b) * r2 + a) * r2 + (r + 1.0f);
+}
+INLINE Lanes<double>::V exp_core(Lanes<double>::V r) {  // Taylor
+    Lanes<double>::V y = r * (1 / 6227020800.0) + 1 / 479001600.0;
+    y = y * r + 1 / 39916800.0;
+    y = y * r + 1 / 3628800.0;
+    y = y * r + 1 / 362880.0;
+    y = y * r + 1 / 40320.0;
+    y = y * r + 1 / 5040.0;
+    y = y * r + 1 / 720.0;
+    y = y * r + 1 / 120.0;
+    y = y * r + 1 / 24.0;
+    y = y * r + 1 / 6.0;
+    y = y * r + 0.5;
+    return y * (r * r) + r + 1.0;
+}
+
+// log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)], relatively exact down to f = 0
+INLINE Lanes<float>::V log_core(Lanes<float>::V f) {
+    const Lanes<float>::V f2 = f * f, f4 = f2 * f2;
+    const Lanes<float>::V a = f * -2.4999993993e-1f + 3.3333331174e-1f, b = f * -1.6668057665e-1f + 2.0000714765e-1f;
+    const Lanes<float>::V c = f * -1.2420140846e-1f + 1.4249322787e-1f, d = f * -1.1514610310e-1f + 1.1676998740e-1f;
+    const Lanes<float>::V y = (b * f2 + a) + ((d + f2 * 7.0376836292e-2f) * f2 + c) * f4;
+    return f + (y * f - 0.5f) * f2;
+}
+INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
+    Lanes<double>::V s = f / (2.0 + f), z = s * s;
+    Lanes<double>::V y = z * (1 / 23.0) + 1 / 21.0;
+    y = y * z + 1 / 19.0;
+    y = y * z + 1 / 17.0;
+    y = y * z + 1 / 15.0;
+    y = y * z + 1 / 13.0;
+    y = y * z + 1 / 11.0;
+    y = y * z + 1 / 9.0;
+    y = y * z + 1 / 7.0;
+    y = y * z + 1 / 5.0;
+    y = y * z + 1 / 3.0;
+    return 2.0 * s + 2.0 * s * z * y;
+}
+
+#if UNIFOCAL_BYTES == 64  // one instruction each
+INLINE Lanes<float>::V nearest(Lanes<float>::V x) { return (Lanes<float>::V)_mm512_roundscale_ps((__m512)x, 0); }
+INLINE Lanes<double>::V nearest(Lanes<double>::V x) { return (Lanes<double>::V)_mm512_roundscale_pd((__m512d)x, 0); }
+INLINE Lanes<float>::V times_power(Lanes<float>::V y, Lanes<float>::V power) {
+    return (Lanes<float>::V)_mm512_scalef_ps((__m512)y, (__m512)power);
+}
+INLINE Lanes<double>::V times_power(Lanes<double>::V y, Lanes<double>::V power) {
+    return (Lanes<double>::V)_mm512_scalef_pd((__m512d)y, (__m512d)power);
+}
+#else
+template <class V>
+INLINE V nearest(V x) {
+    typedef Lanes<typename std::decay<decltype(x[0])>::type> L;
+    return (x + L::MAGIC) - L::MAGIC;
+}
+template <class V>
+INLINE V times_power(V y, V power) {  // 0 where the result would be subnormal
+    typedef Lanes<typename std::decay<decltype(y[0])>::type> L;
+    typedef typename L::I I;
+    const I bits = ((I)(power + L::MAGIC) - (typename L::Int)(L::MAGIC_BITS - L::BIAS)) << L::MANTISSA;
+    return power < L::LOWEST ? (V){} : y * (V)bits;
+}
+#endif
+
+// e^x for x <= 0 or hardly more
+template <class F>
+INLINE typename Lanes<F>::V exp_(typename Lanes<F>::V x) {
+    LANES;
+    x = x < -(F)(8 * L::BIAS) ? all<F>(-(F)(8 * L::BIAS)) : x;
+    const V n = nearest(x * (F)1.44269504088896341);
+    return times_power(exp_core((x - n * L::LN2_HIGH) - n * L::LN2_LOW), n);
+}
+
+// y = 2^exponent (1 + rest) with 1 + rest in [sqrt(1/2), sqrt(2))
+template <class F>
+INLINE void split(typename Lanes<F>::V y, typename Lanes<F>::V& exponent, typename Lanes<F>::V& rest) {
+    LANES;
+    const I i = (I)y - L::SQRT_HALF;
+    exponent = __builtin_convertvector(i >> L::MANTISSA, V);
+    rest = (V)((i & L::MASK) + L::SQRT_HALF) - (F)1;
+}
+
+// log(1 + u) for u > -1, relatively exact near 0
+template <class F>
+INLINE typename Lanes<F>::V log1p_(typename Lanes<F>::V u) {
+    LANES;
+    V e, f;
+    split<F>((F)1 + u, e, f);
+    f = e == (F)0 ? u : f;
+    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f));
+}
+
+template <class F>
+INLINE typename Lanes<F>::V log_(typename Lanes<F>::V x) {
+    LANES;
+    V e, f;
+    split<F>(x, e, f);
+    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f));
+}
+
+// x^exponent for x in [0, 1] and exponent >= 0, relatively exact: only the fraction of a power of 2 is rounded
+template <class F>
+INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V exponent) {
+    LANES;
+    V e, f;
+    split<F>(x, e, f);
+    const V whole = exponent * e, lost = exponent * e - whole;
+    const V shift = nearest(whole);
+    const V rest = ((whole - shift) + lost) * (F)0.693147180559945309 + exponent * log_core(f);
+    const V n = nearest(rest * (F)1.44269504088896341), power = larger(n + shift, all<F>(-(F)(8 * L::BIAS)));
+    const V y = times_power(exp_core((rest - n * L::LN2_HIGH) - n * L::LN2_LOW), power);
+    return exponent == (F)0 ? all<F>(1) : y;
+}
+
+// e^(-exponent (high + low)) with exponent, high and low >= 0, high exact and low small: no digit of high is lost
+template <class F>
+INLINE typename Lanes<F>::V exp_product(typename Lanes<F>::V exponent, typename Lanes<F>::V high,
+                                        typename Lanes<F>::V low) {
+    LANES;
+    high = smaller(high, all<F>((F)1e30));
+    const V whole = -(exponent * high), lost = exponent * high + whole;
+    const V bounded = larger(whole, all<F>(-(F)(8 * L::BIAS))), n = nearest(bounded * (F)1.44269504088896341);
+    const V rest = ((bounded - n * L::LN2_HIGH) - n * L::LN2_LOW) - (exponent * low + lost);
+    const V m = nearest(rest * (F)1.44269504088896341);
+    return times_power(exp_core((rest - m * L::LN2_HIGH) - m * L::LN2_LOW), n + m);
+}
+
+// --- reading and writing rows of any type ----------------------------------------------------------------------------
+
+template <class To, class From>
+INLINE To bits_as(From x) {
+    To y;
+    __builtin_memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+struct Half {
+    uint16_t bits;
+};
+struct Brain {
+    uint16_t bits;
+};
+
+template <class F, class T>
+INLINE F read(T x) {
+    return (F)x;
+}
+template <>
+INLINE float read<float, Brain>(Brain x) {
+    return bits_as<float>((uint32_t)x.bits << 16);
+}
+template <>
+INLINE float read<float, Half>(Half x) {
+    const uint32_t magnitude = (uint32_t)(x.bits & 0x7fff) << 13, sign = (uint32_t)(x.bits & 0x8000) << 16;
+    const float finite = bits_as<float>(magnitude) * 0x1p112f;
+    const uint32_t bits = magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : bits_as<uint32_t>(finite);
+    return bits_as<float>(bits | sign);
+}
+template <>
+INLINE double read<double, Brain>(Brain x) {
+    return read<float>(x);
+}
+template <>
+INLINE double read<double, Half>(Half x) {
+    return read<float>(x);
+}
+
+template <class T, class F>
+INLINE T written(F x) {
+    return (T)x;
+}
+template <>
+INLINE Brain written<Brain, float>(float x) {
+    const uint32_t u = bits_as<uint32_t>(x);
+    const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    return {(uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded)};
+}
+template <>
+INLINE Half written<Half, float>(float x) {
+    const uint32_t bits = bits_as<uint32_t>(x), sign = (bits >> 16) & 0x8000, u = bits & 0x7fffffff;
+    const uint32_t normal = (u - 0x38000000 + 0xfff + ((u >> 13) & 1)) >> 13;
+    const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(u) + 0.5f) - 0x3f000000;
+    uint32_t half = u < 0x38800000 ? subnormal : normal;
+    half = u >= 0x477ff000 ? 0x7c00 : half;
+    half = u > 0x7f800000 ? 0x7e00 : half;
+    return {(uint16_t)(half | sign)};
+}
+template <>
+INLINE Brain written<Brain, double>(double x) {
+    return written<Brain>((float)x);
+}
+template <>
+INLINE Half written<Half, double>(double x) {
+    return written<Half>((float)x);
+}
+
+template <class F, class T>
+void read_row(const T* from, int64_t stride, int64_t count, F* to) {
+    if (stride == 1)
+        for (int64_t i = 0; i < count; ++i) to[i] = read<F>(from[i]);
+    else
+        for (int64_t i = 0; i < count; ++i) to[i] = read<F>(from[i * stride]);
+}
+
+template <class F, class T>
+void write_row(const F* from, int64_t stride, int64_t count, T* to) {
+    if (stride == 1)
+        for (int64_t i = 0; i < count; ++i) to[i] = written<T>(from[i]);
+    else
+        for (int64_t i = 0; i < count; ++i) to[i * stride] = written<T>(from[i]);
+}
+
+#define FOR_DTYPE(dtype, DO)              \
+    switch (dtype) {                      \
+        case F16: DO(Half) break;         \
+        case BF16: DO(Brain) break;       \
+        case F32: DO(float) break;        \
+        case F64: DO(double) break;       \
+        case BOOL:                        \
+        case U8: DO(uint8_t) break;       \
+        case I8: DO(int8_t) break;        \
+        case U16: DO(uint16_t) break;     \
+        case I16: DO(int16_t) break;      \
+        case U32: DO(uint32_t) break;     \
+        case I32: DO(int32_t) break;      \
+        case U64: DO(uint64_t) break;     \
+        case I64: DO(int64_t) break;      \
+    }
+#define FOR_INTEGER(dtype, DO)            \
+    switch (dtype) {                      \
+        case BOOL:                        \
+        case U8: DO(uint8_t) break;       \
+        case I8: DO(int8_t) break;        \
+        case U16: DO(uint16_t) break;     \
+        case I16: DO(int16_t) break;      \
+        case U32: DO(uint32_t) break;     \
+        case I32: DO(int32_t) break;      \
+        case U64: DO(uint64_t) break;     \
+        case I64: DO(int64_t) break;      \
+    }
+
+const char* at(const View& view, int64_t n, int64_t k, int64_t v) {
+    return view.data + (n * view.n + k * view.k + v * view.v) * size_of(view.dtype);
+}
+
+// V values of one channel, 0 behind them up to `padded`
+template <class F>
+void read_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t count, int64_t padded, F* to) {
+    const char* from = at(view, n, k, v);
+#define READ(T) read_row((const T*)from, view.v, count, to);
+    FOR_DTYPE(view.dtype, READ)
+#undef READ
+    for (int64_t i = count; i < padded; ++i) to[i] = 0;
+}
+
+template <class F>
+void write_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t count, const F* from) {
+    char* to = const_cast<char*>(at(view, n, k, v));
+    switch (view.dtype) {
+        case F16: write_row(from, view.v, count, (Half*)to); break;
+        case BF16: write_row(from, view.v, count, (Brain*)to); break;
+        case F32: write_row(from, view.v, count, (float*)to); break;
+        case F64: write_row(from, view.v, count, (double*)to); break;
+    }
+}
+
+// --- a tile of voxels ------------------------------------------------------------------------------------------------
+
+const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
+
+INLINE int64_t tile_of(int64_t channels) {
+    const int64_t fit = ELEMENTS / channels / LEAST * LEAST;
+    return fit < LEAST ? LEAST : fit > MOST ? MOST : fit;
+}
+
+int64_t scratch_bytes(const Call& c) {
+    const int64_t k = c.channels, tile = tile_of(k);
+    const int64_t tiles = (3 * k + 2) * tile;                           // z, e, g; class and weight
+    const int64_t sums = (SUMS * k + 1) * (UNIFOCAL_BYTES / 4) * 3;     // float lanes and double lanes
+    const int64_t constants = 8 * k;
+    const int64_t rows = (2 * k * (int64_t)sizeof(void*) + 63) / 64 * 64;
+    return ((tiles + sums + constants) * (is_double(c) ? 8 : 4) + rows + 1024) / 64 * 64;
+}
+
+template <class F>
+struct Tile {
+    typedef Lanes<F> L;
+    typedef typename L::V V;
+    typedef typename L::Int Int;
+
+    const Call& c;
+    int64_t n, size;
+    bool masked;       // do voxels of this tile have weights, 0 among them?
+    F *z, *e, *g;      // K rows each: logits (later the gradient), exponentials, dense labels
+    const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
+    F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
+    Int* label;        // channel of each voxel's class, -1 for none
+    F* weight;
+    V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
+    double* totals;    // the same of this block, lane by lane
+    F *gamma, *rest_gamma, *a[LABELLED];  // K each; `a` is the upstream gradient
+    bool focused;      // is any gamma of this image other than 0?
+
+    Tile(const Call& call, int64_t image, char* scratch) : c(call), n(image), size(tile_of(call.channels)) {
+        const int64_t k = c.channels;
+        char* p = scratch;
+        auto take = [&p](int64_t bytes) {
+            char* here = p;
+            p += (bytes + 63) / 64 * 64;
+            return here;
+        };
+        z = (F*)take(k * size * sizeof(F));
+        e = (F*)take(k * size * sizeof(F));
+        g = (F*)take(k * size * sizeof(F));
+        label = (Int*)take(size * sizeof(Int));
+        weight = (F*)take(size * sizeof(F));
+        sums = (V*)take((SUMS * k + 1) * sizeof(V));
+        totals = (double*)take((SUMS * k + 1) * L::N * sizeof(double));
+        F* constants = (F*)take(8 * k * sizeof(F));
+        rows = (const F**)take(k * sizeof(F*));
+        out = (F**)take(k * sizeof(F*));
+        gamma = constants;
+        rest_gamma = constants + k;
+        focused = false;
+        for (int64_t i = 0; i < k; ++i) {
+            gamma[i] = (F)number(c.gamma, n, i);
+            rest_gamma[i] = (F)number(c.rest_gamma, n, i);
+            focused |= wants(CE) && gamma[i] != 0;
+        }
+        for (int s = 0; s < LABELLED; ++s) {
+            a[s] = constants + (2 + s) * k;
+            for (int64_t i = 0; i < k; ++i)
+                a[s][i] = c.backward && c.wanted[s] >= 0
+                              ? (F)number(c.upstream, 0, (c.wanted[s] * c.images + n) * k + i)
+                              : (F)0;
+        }
+    }
+
+    bool wants(Sum s) const { return c.wanted[s] >= 0; }
+
+    // Labels and weights of voxels v, v + 1, ...; padding weighs 0.
+    void read_labels(int64_t v, int64_t count, int64_t padded) {
+        const bool weighted = c.weights.data != nullptr;
+        masked = weighted || c.ignores || count < padded;
+        if (weighted)
+            read_channel(c.weights, n, 0, v, count, padded, weight);
+        else
+            for (int64_t i = 0; i < padded; ++i) weight[i] = i < count ? (F)1 : (F)0;
+        if (c.dense) {
+            for (int64_t k = 0; k < c.channels; ++k) {
+                if (c.ignores) {
+                    const char* from = at(c.labels, n, k, v);
+#define IGNORE(T) ignore_row((const T*)from, c.labels.v, count);
+                    FOR_INTEGER(c.labels.dtype, IGNORE)
+#undef IGNORE
+                }
+                read_channel(c.labels, n, k, v, count, padded, g + k * size);
+            }
+            return;
+        }
+        const char* from = at(c.labels, n, 0, v);
+#define CLASS(T) read_classes((const T*)from, c.labels.v, count);
+        FOR_INTEGER(c.labels.dtype, CLASS)
+#undef CLASS
+        for (int64_t i = count; i < padded; ++i) label[i] = -1;
+    }
+
+    template <class T>
+    void read_classes(const T* from, int64_t stride, int64_t count) {
+        if (stride == 1)
+            read_classes_of(from, 1, count);
+        else
+            read_classes_of(from, stride, count);
+    }
+
+    template <class T>
+    INLINE void read_classes_of(const T* from, int64_t stride, int64_t count) {
+        const int64_t first = c.channels == 1, channels = c.channels;
+        for (int64_t i = 0; i < count; ++i) {
+            const uint64_t k = (uint64_t)(int64_t)from[i * stride] - (uint64_t)first;
+            label[i] = k < (uint64_t)channels ? (Int)k : (Int)-1;
+        }
+        if (c.ignores)
+            for (int64_t i = 0; i < count; ++i)
+                if ((int64_t)from[i * stride] == c.ignore) weight[i] = 0;
+    }
+
+    template <class T>
+    void ignore_row(const T* from, int64_t stride, int64_t count) {
+        for (int64_t i = 0; i < count; ++i)
+            if ((int64_t)from[i * stride] == c.ignore) weight[i] = 0;
+    }
+
+    // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
+    void read_logits(int64_t v, int64_t count, int64_t padded) {
+        const bool same = c.x.dtype == (sizeof(F) == 8 ? F64 : F32);
+        const bool in_place = same && c.x.v == 1 && !masked;
+        for (int64_t k = 0; k < c.channels; ++k) {
+            rows[k] = in_place ? (const F*)at(c.x, n, k, v) : z + k * size;
+            if (in_place) continue;
+            F* row = z + k * size;
+            read_channel(c.x, n, k, v, count, padded, row);
+            if (masked)
+                for (int64_t i = 0; i < padded; ++i) row[i] = weight[i] > 0 ? row[i] : (F)0;
+            if (masked && c.dense)
+                for (int64_t i = 0; i < padded; ++i) g[k * size + i] = weight[i] > 0 ? g[k * size + i] : (F)0;
+        }
+    }
+
+    void place_gradient(int64_t v, int64_t count, int64_t padded) {
+        const bool same = c.gradient.dtype == (sizeof(F) == 8 ? F64 : F32);
+        const bool in_place = same && c.gradient.v == 1 && count == padded && c.channels <= 16;
+        for (int64_t k = 0; k < c.channels; ++k)  // many rows are written one after the other instead of side by side
+            out[k] = in_place ? (F*)at(c.gradient, n, k, v) : e + k * size;
+    }
+
+    void write_gradient(int64_t v, int64_t count) {
+        for (int64_t k = 0; k < c.channels; ++k)
+            if (out[k] == e + k * size) write_channel(c.gradient, n, k, v, count, out[k]);
+    }
+};
+
+// --- softmax with hard labels ----------------------------------------------------------------------------------------
+//
+// All but the probabilities is needed for the voxel's own class only. With e_c = exp(z_c - top), `others` the sum of
+// e_c over the other classes and `total` over all: q = others / total and -log p = log(1 + u) + (top - z), u being
+// `others` where the label has the maximum. Nothing cancels.
+
+// e^(x - top); of two channels one is 1, and of three or more it would not pay to find out which.
+template <class F, int K>
+INLINE void exponentials(const typename Lanes<F>::V* x, typename Lanes<F>::V top, typename Lanes<F>::V* e) {
+    LANES;
+    if (K == 2) {
+        const V low = exp_<F>(smaller(x[0], x[1]) - top);
+        e[0] = x[0] == top ? all<F>(1) : low;
+        e[1] = x[0] == top ? low : all<F>(1);
+    } else
+        for (int k = 0; k < K; ++k) e[k] = exp_<F>(x[k] - top);
+}
+
+// log of the sum of e^(z - top)
+template <class F>
+INLINE typename Lanes<F>::V log_total(typename Lanes<F>::V others, typename Lanes<F>::V total, typename Lanes<F>::V z,
+                                      typename Lanes<F>::V top) {
+    return log1p_<F>(z == top ? others : total - (F)1);
+}
+
+template <class F>
+INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename Lanes<F>::Int* label) {
+    LANES;
+    V y = {};
+    for (int i = 0; i < L::N; ++i)
+        if (label[i] >= 0) y[i] = table[label[i] * stride];
+    return y;
+}
+
+// Of two channels, the logit of the one that is not the voxel's class.
+template <class F, int K>
+INLINE typename Lanes<F>::V other_of(const typename Lanes<F>::V* x, typename Lanes<F>::I label) {
+    return label == 0 ? x[K - 1] : x[0];
+}
+
+// Few channels, known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
+template <class F, int K>
+void forward_few(Tile<F>& t, int64_t padded) {
+    LANES;
+    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    V sums[SUMS][K] = {}, count = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V x[K], ex[K];
+        for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
+        V top = x[0];
+        for (int k = 1; k < K; ++k) top = larger(x[k], top);
+        exponentials<F, K>(x, top, ex);
+        V others = {}, e = {}, z = {}, gamma = {};
+        for (int k = 0; k < K; ++k) {
+            const I own = label == (Int)k;
+            others += own ? (V){} : ex[k];
+            e = own ? ex[k] : e;
+            z = own ? x[k] : z;
+            gamma = own ? all(t.gamma[k]) : gamma;
+        }
+        const V total = others + e;
+        V scale = (F)1 / total, w = all<F>(1), ce = {};
+        const V q = others * scale;
+        if (t.masked) w = load(t.weight + v);
+        if (entropy) {
+            const V log_sum = log_total<F>(others, total, z, top);
+            ce = smaller(log_sum + (top - z), all(L::HUGE_LOG)) * w;
+            if (t.focused) ce *= K == 2 ? exp_product<F>(gamma, top - other_of<F, K>(x, label), log_sum) : pow_<F>(q, gamma);
+        }
+        scale *= w;
+        const V tp = e * scale, fn = q * w;
+        count += w;
+        for (int k = 0; k < K; ++k) {
+            const I own = label == (Int)k;
+            sums[LABELLED][k] += own ? w : (V){};
+            if (entropy) sums[CE][k] += own ? ce : (V){};
+            if (region) {
+                sums[TP][k] += own ? tp : (V){};
+                sums[FN][k] += own ? fn : (V){};
+                sums[FP][k] += own ? (V){} : ex[k] * scale;
+            }
+        }
+    }
+    for (int s = 0; s < SUMS; ++s)
+        for (int k = 0; k < K; ++k) t.sums[s * K + k] = sums[s][k];
+    t.sums[SUMS * K] = count;
+}
+
+// Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own.
+template <class F>
+void forward_many(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels, S = t.size;
+    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V top = load(t.rows[0] + v), others = {};
+        for (int64_t k = 1; k < K; ++k) top = larger(load(t.rows[k] + v), top);
+        for (int64_t k = 0; k < K; ++k) {
+            const V e = exp_<F>(load(t.rows[k] + v) - top);
+            store(t.e + k * S + v, e);
+            others += label == (Int)k ? (V){} : e;
+        }
+        const Int* own = t.label + v;
+        V z = {};
+        for (int i = 0; i < L::N; ++i)
+            if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
+        V e = {};
+        for (int i = 0; i < L::N; ++i)
+            if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
+        const V total = others + e;
+        V scale = (F)1 / total, w = all<F>(1), ce = {};
+        const V q = others * scale;
+        if (t.masked) w = load(t.weight + v);
+        if (entropy) {
+            ce = smaller(log_total<F>(others, total, z, top) + (top - z), all(L::HUGE_LOG)) * w;
+            if (t.focused) ce *= pow_<F>(q, pick(t.gamma, 1, own));
+        }
+        scale *= w;
+        const V tp = e * scale, fn = q * w;
+        F* sums = (F*)t.sums;
+        for (int i = 0; i < L::N; ++i) {
+            if (own[i] < 0) continue;
+            const int64_t at = own[i] * L::N + i, channels = K * L::N;
+            sums[LABELLED * channels + at] += w[i];
+            sums[CE * channels + at] += ce[i];
+            sums[TP * channels + at] += tp[i];
+            sums[FN * channels + at] += fn[i];
+        }
+        if (region)
+            for (int64_t k = 0; k < K; ++k)
+                t.sums[FP * K + k] += label == (Int)k ? (V){} : load(t.e + k * S + v) * scale;
+        t.sums[SUMS * K] += w;
+    }
+}
+
+// The region part of the gradient is p_k (B_k - sum of p_c B_c) with B_c = dL/dp_c - dL/dp_first: relative to the
+// channel that has the maximum, so that a saturated voxel keeps its digits. The entropy part is h times -q or p.
+//
+// h for a focused class, where `focus` is q^gamma
+template <class F>
+INLINE typename Lanes<F>::V focused_slope(typename Lanes<F>::V gamma, typename Lanes<F>::V focus,
+                                          typename Lanes<F>::V p, typename Lanes<F>::V q, typename Lanes<F>::V log_p) {
+    LANES;
+    return focus * (gamma * p * (smaller(log_p, all(L::HUGE_LOG)) / larger(q, all(L::TINY))) + (F)1);
+}
+
+template <class F, int K>
+void backward_few(Tile<F>& t, int64_t padded) {
+    LANES;
+    const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V x[K], ex[K];
+        for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
+        V top = x[0], base = all(t.a[FP][0]), hit = {}, slope = {}, gamma = {}, others = {}, e = {}, z = {};
+        I first = {};
+        for (int k = 1; k < K; ++k) {
+            const I higher = x[k] > top;
+            top = higher ? x[k] : top;
+            first = higher ? all_int<F>((Int)k) : first;
+            base = higher ? all(t.a[FP][k]) : base;
+        }
+        exponentials<F, K>(x, top, ex);
+        for (int k = 0; k < K; ++k) {
+            const I own = label == (Int)k;
+            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
+            slope = own ? all(t.a[CE][k]) : slope;
+            gamma = own ? all(t.gamma[k]) : gamma;
+            others += own ? (V){} : ex[k];
+            e = own ? ex[k] : e;
+            z = own ? x[k] : z;
+        }
+        const V total = others + e, scale = (F)1 / total, q = others * scale;
+        V w = all<F>(1);
+        if (t.masked) w = load(t.weight + v);
+        slope *= w;
+        if (t.focused) {
+            const V log_sum = log_total<F>(others, total, z, top);
+            const V focus =
+                K == 2 ? exp_product<F>(gamma, top - other_of<F, K>(x, label), log_sum) : pow_<F>(q, gamma);
+            slope *= focused_slope<F>(gamma, focus, e * scale, q, log_sum + (top - z));
+        }
+        base = first == label ? hit : base;
+        V mean = {};
+        if (region)
+            for (int k = 0; k < K; ++k) mean += ex[k] * ((label == (Int)k ? hit : all(t.a[FP][k])) - base);
+        mean *= scale;
+        const V own_part = -slope * q, other_part = slope * scale, region_part = scale * w;
+        for (int k = 0; k < K; ++k) {
+            const I own = label == (Int)k;
+            V gradient = own ? own_part : ex[k] * other_part;
+            if (region) gradient += ex[k] * region_part * (((own ? hit : all(t.a[FP][k])) - base) - mean);
+            store(t.out[k] + v, gradient);
+        }
+    }
+}
+
+template <class F>
+void backward_many(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels, S = t.size;
+    const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V top = load(t.rows[0] + v), others = {}, mean = {}, e = {}, z = {};
+        I first = {};
+        for (int64_t k = 1; k < K; ++k) {
+            const V zk = load(t.rows[k] + v);
+            const I higher = zk > top;
+            top = higher ? zk : top;
+            first = higher ? all_int<F>((Int)k) : first;
+        }
+        const Int* own = t.label + v;
+        V hit = pick(t.a[TP], 1, own) - pick(t.a[FN], 1, own), base = {};
+        for (int i = 0; i < L::N; ++i) base[i] = t.a[FP][first[i]];
+        base = first == label ? hit : base;
+        for (int64_t k = 0; k < K; ++k) {
+            const V ek = exp_<F>(load(t.rows[k] + v) - top), other = label == (Int)k ? (V){} : ek;
+            store(t.e + k * S + v, ek);
+            others += other;
+            mean += other * (t.a[FP][k] - base);
+        }
+        for (int i = 0; i < L::N; ++i)
+            if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
+        for (int i = 0; i < L::N; ++i)
+            if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
+        const V total = others + e, scale = (F)1 / total, q = others * scale;
+        V w = all<F>(1);
+        if (t.masked) w = load(t.weight + v);
+        V slope = pick(t.a[CE], 1, own) * w;
+        if (t.focused) {
+            const V gamma = pick(t.gamma, 1, own), log_p = log_total<F>(others, total, z, top) + (top - z);
+            slope *= focused_slope<F>(gamma, pow_<F>(q, gamma), e * scale, q, log_p);
+        }
+        mean = (mean + e * (hit - base)) * scale;
+        const V other_part = slope * scale, region_part = scale * w;
+        const V own_gradient = e * region_part * ((hit - base) - mean) - slope * q;
+        for (int64_t k = 0; k < K; ++k) {
+            V factor = other_part;
+            if (region) factor += region_part * ((t.a[FP][k] - base) - mean);
+            store(t.out[k] + v, label == (Int)k ? own_gradient : load(t.e + k * S + v) * factor);
+        }
+    }
+}
+
+// --- every other form: a label in [0, 1] for each channel, read against the rest -------------------------------------
+
+template <class F>
+struct Probability {
+    typename Lanes<F>::V p, q, log_p, log_q;  // the logarithms are negated
+};
+
+template <class F>
+INLINE Probability<F> sigmoid(typename Lanes<F>::V z) {
+    LANES;
+    const V size = larger(z, -z), e = exp_<F>(-size), high = (F)1 / ((F)1 + e), low = e * high;
+    const V soft = log1p_<F>(e), most = all(L::HUGE_LOG);
+    const I positive = z >= (F)0;
+    return {positive ? high : low, positive ? low : high, smaller(soft + larger(-z, (V){}), most),
+            smaller(soft + larger(z, (V){}), most)};
+}
+
+template <class F>
+INLINE Probability<F> given(typename Lanes<F>::V x) {
+    LANES;
+    const V p = smaller(larger(x, all<F>((F)1e-7)), all<F>((F)1 - (F)1e-7)), q = (F)1 - p;
+    return {p, q, -log_<F>(p), -log_<F>(q)};
+}
+
+// A vector of voxels under softmax: `first` is the channel with the maximum, the only one that can be close to 1.
+template <class F>
+struct Channels {
+    typedef typename Lanes<F>::V V;
+    typedef typename Lanes<F>::I I;
+    typedef typename Lanes<F>::Int Int;
+    I first;
+    V top, others, scale, log_total;
+    V second, share, log_others;  // maximum, 1 / sum and log-sum without that channel, where -log(1 - p) is wanted
+
+    INLINE Channels(Tile<F>& t, int64_t v, bool without_first) {
+        const int64_t K = t.c.channels, S = t.size;
+        top = load(t.rows[0] + v);
+        second = all<F>(-Lanes<F>::HUGE_LOG * (F)4);
+        first = (I){};
+        for (int64_t k = 1; k < K; ++k) {
+            const V z = load(t.rows[k] + v);
+            const I higher = z > top;
+            second = higher ? top : larger(z, second);
+            top = higher ? z : top;
+            first = higher ? all_int<F>((Int)k) : first;
+        }
+        others = (V){};
+        V rest = {};
+        for (int64_t k = 0; k < K; ++k) {
+            const V z = load(t.rows[k] + v), e = exp_<F>(z - top);
+            const I is_first = first == (Int)k;
+            store(t.e + k * S + v, e);
+            others += is_first ? (V){} : e;
+            if (without_first) rest += is_first ? (V){} : exp_<F>(z - second);
+        }
+        scale = (F)1 / ((F)1 + others);
+        log_total = log1p_<F>(others);
+        if (without_first) {
+            share = (F)1 / rest;
+            log_others = (second - top) + log_<F>(rest);
+        }
+    }
+
+    INLINE Probability<F> of(Tile<F>& t, int64_t v, int64_t k, bool wants_log_q) const {
+        const I is_first = first == (Int)k;
+        const V most = all(Lanes<F>::HUGE_LOG), p = load(t.e + k * t.size + v) * scale;
+        Probability<F> y = {p, is_first ? others * scale : (F)1 - p, {}, {}};
+        y.log_p = smaller(log_total + (top - load(t.rows[k] + v)), most);
+        if (wants_log_q) y.log_q = smaller(is_first ? log_total - log_others : -log1p_<F>(is_first ? (V){} : -p), most);
+        return y;
+    }
+};
+
+template <class F>
+INLINE Probability<F> probability(Tile<F>& t, const Channels<F>* channels, int64_t v, int64_t k) {
+    if (channels) return channels->of(t, v, k, t.wants(REST));
+    return t.c.activation == SIGMOID ? sigmoid<F>(load(t.rows[k] + v)) : given<F>(load(t.rows[k] + v));
+}
+
+template <class F>
+INLINE typename Lanes<F>::V label_of(Tile<F>& t, int64_t v, int64_t k) {
+    LANES;
+    if (t.c.dense) return load(t.g + k * t.size + v);
+    return (I)load((const F*)(t.label + v)) == (Int)k ? all<F>(1) : (V){};
+}
+
+// q^gamma for the inside and p^rest_gamma for the outside; a hard label is on one side only and needs one power.
+template <class F>
+INLINE void powers(Tile<F>& t, int64_t k, const Probability<F>& y, typename Lanes<F>::V g, typename Lanes<F>::V& q_power,
+                   typename Lanes<F>::V& p_power) {
+    LANES;
+    const F gamma = t.wants(CE) ? t.gamma[k] : 0, rest_gamma = t.wants(REST) ? t.rest_gamma[k] : 0;
+    q_power = p_power = all<F>(1);
+    if (!t.c.dense && gamma != 0 && rest_gamma != 0) {
+        const I own = g > (F)0;
+        q_power = p_power = pow_<F>(own ? y.q : y.p, own ? all(gamma) : all(rest_gamma));
+        return;
+    }
+    if (gamma != 0) q_power = pow_<F>(y.q, all(gamma));
+    if (rest_gamma != 0) p_power = pow_<F>(y.p, all(rest_gamma));
+}
+
+template <class F>
+INLINE void forward_voxels(Tile<F>& t, const Channels<F>* channels, int64_t v) {
+    LANES;
+    const int64_t K = t.c.channels;
+    const V w = load(t.weight + v);
+    for (int64_t k = 0; k < K; ++k) {
+        const Probability<F> y = probability(t, channels, v, k);
+        V p = y.p, q = y.q, q_power, p_power;
+        if (t.c.activation == NONE && !t.c.clip) {
+            p = smaller(larger(load(t.rows[k] + v), (V){}), all<F>(1));
+            q = (F)1 - p;
+        }
+        const V g = label_of(t, v, k), in = w * g, out = w * ((F)1 - g);
+        powers(t, k, y, g, q_power, p_power);
+        auto add = [&](Sum s, V term) { t.sums[s * K + k] += term; };
+        if (t.wants(TP)) add(TP, in * p);
+        if (t.wants(FP)) add(FP, out * p);
+        if (t.wants(FN)) add(FN, in * q);
+        if (t.wants(TN)) add(TN, out * q);
+        if (t.wants(CE)) add(CE, in * q_power * y.log_p);
+        if (t.wants(REST)) add(REST, out * p_power * y.log_q);
+        add(LABELLED, in);
+    }
+    t.sums[SUMS * K] += w;
+}
+
+template <class F>
+void forward_any(Tile<F>& t, int64_t padded) {
+    for (int64_t v = 0; v < padded; v += Lanes<F>::N)
+        if (t.c.activation == SOFTMAX) {
+            const Channels<F> channels(t, v, t.wants(REST));
+            forward_voxels<F>(t, &channels, v);
+        } else
+            forward_voxels<F>(t, nullptr, v);
+}
+
+template <class F>
+INLINE void backward_separate(Tile<F>& t, int64_t v) {
+    LANES;
+    const bool is_sigmoid = t.c.activation == SIGMOID;
+    const V w = load(t.weight + v);
+    for (int64_t k = 0; k < t.c.channels; ++k) {
+        const Probability<F> y = probability<F>(t, nullptr, v, k);
+        const V g = label_of(t, v, k), in = w * g, out = w * ((F)1 - g);
+        const V tilt = in * (t.a[TP][k] - t.a[FN][k]) + out * (t.a[FP][k] - t.a[TN][k]);
+        V q_power, p_power, gradient;
+        powers(t, k, y, g, q_power, p_power);
+        const V down = in * t.a[CE][k] * q_power, up = out * t.a[REST][k] * p_power;
+        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
+        if (is_sigmoid)
+            gradient = tilt * y.p * y.q - down * (gamma * y.p * y.log_p + y.q) + up * (rest_gamma * y.q * y.log_q + y.p);
+        else {
+            gradient =
+                tilt - down * (gamma * y.log_p / y.q + (F)1 / y.p) + up * (rest_gamma * y.log_q / y.p + (F)1 / y.q);
+            if (t.c.gradient.dtype == F16) gradient = smaller(larger(gradient, all<F>(-65504)), all<F>(65504));
+        }
+        store(t.out[k] + v, gradient);
+    }
+}
+
+// With f_k = p_k dL/dp_k the gradient is f_k q_k - p_k (sum of the other f). Of the first channel's f the part up p / q
+// is kept apart: there p_k / q is the share of channel k among the others, which must not be lost where q is 0.
+template <class F>
+INLINE void backward_coupled(Tile<F>& t, int64_t v) {
+    LANES;
+    const int64_t K = t.c.channels, S = t.size;
+    const bool rest = t.wants(REST);
+    const Channels<F> channels(t, v, rest);
+    const V w = load(t.weight + v);
+    V first_force = {}, others = {}, odds = {};
+    for (int64_t k = 0; k < K; ++k) {
+        const Probability<F> y = channels.of(t, v, k, rest);
+        const I is_first = channels.first == (Int)k;
+        const V g = label_of(t, v, k), in = w * g, out = w * ((F)1 - g);
+        const V tilt = in * (t.a[TP][k] - t.a[FN][k]) + out * (t.a[FP][k] - t.a[TN][k]);
+        V q_power, p_power;
+        powers(t, k, y, g, q_power, p_power);
+        const V down = in * t.a[CE][k] * q_power;
+        V force = tilt * y.p - down * (t.gamma[k] * y.p * (y.log_p / larger(y.q, all(L::TINY))) + (F)1);
+        if (rest) {
+            const V up = out * t.a[REST][k] * p_power;
+            force += up * (t.rest_gamma[k] * y.log_q + (is_first ? (V){} : y.p / y.q));
+            odds = is_first ? up * y.p : odds;
+        }
+        first_force = is_first ? force : first_force;
+        others += is_first ? (V){} : force;
+        store(t.g + k * S + v, force);
+    }
+    for (int64_t k = 0; k < K; ++k) {
+        const I is_first = channels.first == (Int)k;
+        const V p = load(t.e + k * S + v) * channels.scale, force = load(t.g + k * S + v);
+        V gradient = is_first ? force * (channels.others * channels.scale) - p * others
+                              : force - p * (first_force + others);
+        if (rest) {
+            const V share = exp_<F>(load(t.rows[k] + v) - channels.second) * channels.share;
+            gradient += is_first ? odds : -(odds * share);
+        }
+        store(t.out[k] + v, gradient);
+    }
+}
+
+template <class F>
+void backward_any(Tile<F>& t, int64_t padded) {
+    for (int64_t v = 0; v < padded; v += Lanes<F>::N)
+        if (t.c.activation == SOFTMAX)
+            backward_coupled(t, v);
+        else
+            backward_separate(t, v);
+}
+
+// Sigmoid with labels of 0 or 1. With s the logit towards the label (z inside, -z outside), r = 1 / (1 + e^-s) is the
+// probability of what is right, m = 1 - r, and the entropies are m^gamma (-log r) on both sides.
+template <class F>
+struct Margin {
+    typename Lanes<F>::I own;
+    typename Lanes<F>::V right, wrong, log_right, focus;
+
+    INLINE Margin(Tile<F>& t, int64_t v, int64_t k, bool focused, bool entropy) {
+        LANES;
+        const V z = load(t.rows[k] + v);
+        own = t.c.dense ? load(t.g + k * t.size + v) > (F)0 : (I)load((const F*)(t.label + v)) == (Int)k;
+        const V s = own ? z : -z, e = exp_<F>(-larger(s, -s)), high = (F)1 / ((F)1 + e), low = e * high;
+        right = s >= (F)0 ? high : low;
+        wrong = s >= (F)0 ? low : high;
+        log_right = focus = (V){};
+        if (!entropy) return;
+        const V soft = log1p_<F>(e);
+        log_right = smaller(soft + larger(-s, (V){}), all(L::HUGE_LOG));
+        if (focused)
+            focus = exp_product<F>(own ? all(t.gamma[k]) : all(t.rest_gamma[k]), larger(s, (V){}), soft);
+    }
+};
+
+template <class F>
+void forward_binary(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels;
+    const bool entropy = t.wants(CE) || t.wants(REST);
+    for (int64_t k = 0; k < K; ++k) {
+        const bool focused = t.gamma[k] != 0 || t.rest_gamma[k] != 0;
+        V tp = {}, fp = {}, fn = {}, tn = {}, ce = {}, rest = {}, labelled = {}, count = {};
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Margin<F> y(t, v, k, focused, entropy);
+            V w = all<F>(1);
+            if (t.masked) w = load(t.weight + v);
+            const V right = w * y.right, wrong = w * y.wrong;
+            tp += y.own ? right : (V){};
+            tn += y.own ? (V){} : right;
+            fn += y.own ? wrong : (V){};
+            fp += y.own ? (V){} : wrong;
+            labelled += y.own ? w : (V){};
+            count += w;
+            if (!entropy) continue;
+            V term = w * y.log_right;
+            if (focused) term *= y.focus;
+            ce += y.own ? term : (V){};
+            rest += y.own ? (V){} : term;
+        }
+        const V sums[SUMS] = {tp, fp, fn, tn, ce, rest, labelled};
+        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
+        t.sums[SUMS * K] = count;
+    }
+}
+
+template <class F>
+void backward_binary(Tile<F>& t, int64_t padded) {
+    LANES;
+    const bool entropy = t.wants(CE) || t.wants(REST);
+    for (int64_t k = 0; k < t.c.channels; ++k) {
+        const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
+        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Margin<F> y(t, v, k, focused, focused);
+            V slope = y.wrong;
+            if (focused) slope = y.focus * ((y.own ? gamma : rest_gamma) * y.right * y.log_right + y.wrong);
+            const V tilt = y.own ? all(t.a[TP][k] - t.a[FN][k]) : all(t.a[TN][k] - t.a[FP][k]);
+            V gradient = tilt * y.right * y.wrong - (y.own ? all(t.a[CE][k]) : all(t.a[REST][k])) * slope;
+            if (t.masked) gradient *= load(t.weight + v);
+            store(t.out[k] + v, y.own ? gradient : -gradient);
+        }
+    }
+}
+
+// --- a block of voxels -----------------------------------------------------------------------------------------------
+
+template <class F>
+void process(Tile<F>& t, int64_t padded) {
+    const bool back = t.c.backward, hard = t.c.activation == SOFTMAX && !t.c.dense && !t.wants(REST) && !t.wants(TN);
+    const bool binary = t.c.activation == SIGMOID && (!t.c.dense || t.c.labels.dtype >= BOOL);
+    if (binary) return back ? backward_binary(t, padded) : forward_binary(t, padded);
+    if (!hard) return back ? backward_any(t, padded) : forward_any(t, padded);
+    switch (t.c.channels) {  // few channels: the sums stay in registers
+        case 2: return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
+        case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
+        case 4: return back ? backward_few<F, 4>(t, padded) : forward_few<F, 4>(t, padded);
+        default: return back ? backward_many(t, padded) : forward_many(t, padded);
+    }
+}
+
+template <class F>
+void block(const Call& c, int64_t image, int64_t index, char* scratch) {
+    LANES;
+    Tile<F> t(c, image, scratch);
+    const int64_t width = width_of(c), begin = index * BLOCK;
+    const int64_t end = begin + BLOCK < c.voxels ? begin + BLOCK : c.voxels;
+    for (int64_t i = 0; i < width * L::N; ++i) t.totals[i] = 0;
+    for (int64_t v = begin; v < end; v += t.size) {
+        const int64_t count = end - v < t.size ? end - v : t.size;
+        const int64_t padded = (count + L::N - 1) / L::N * L::N;
+        t.read_labels(v, count, padded);
+        t.read_logits(v, count, padded);
+        if (c.backward) {
+            t.place_gradient(v, count, padded);
+            process(t, padded);
+            t.write_gradient(v, count);
+        } else {
+            for (int64_t i = 0; i < width; ++i) t.sums[i] = (V){};
+            process(t, padded);
+            const F* lanes = (const F*)t.sums;
+            for (int64_t i = 0; i < width * L::N; ++i) t.totals[i] += lanes[i];
+        }
+    }
+    if (c.backward) return;
+    double* to = c.partial + (image * blocks_of(c) + index) * width;
+    for (int64_t i = 0; i < width; ++i) {
+        to[i] = 0;
+        for (int lane = 0; lane < L::N; ++lane) to[i] += t.totals[i * L::N + lane];
+    }
+}
+
+#undef LANES
+#undef INLINE
+#undef FOR_DTYPE
+#undef FOR_INTEGER
+
+}  // namespace
+}  // namespace UNIFOCAL_ISA
+
+#endif

@@ -1,0 +1,165 @@
+"""The engine in C++ (`native.cpp`), called through ctypes: one pass forward, one backward, no temporaries.
+
+Its library is compiled when the package is built and a compiler is there; without it `why_not` says so.
+"""
+
+import ctypes
+import struct
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .form import Form
+from .labels import has_memory
+
+LIBRARY = Path(__file__).with_name("_native.so")
+INSTRUCTIONS = ("portable", "AVX2", "AVX-512")
+_ACTIVATIONS = {"softmax": 0, "sigmoid": 1, "none": 2}
+_SUMS = ("tp", "fp", "fn", "tn", "ce", "rest")
+_DTYPES = {
+    torch.float16: 0,
+    torch.bfloat16: 1,
+    torch.float32: 2,
+    torch.float64: 3,
+    torch.bool: 4,
+    torch.uint8: 5,
+    torch.int8: 6,
+    torch.uint16: 7,
+    torch.int16: 8,
+    torch.uint32: 9,
+    torch.int32: 10,
+    torch.uint64: 11,
+    torch.int64: 12,
+}
+_CALL = struct.Struct("=68q")  # struct Call of native.cpp
+_REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
+_NO_TENSOR = (0, 0, 0, 0, 0)
+_ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    if not LIBRARY.exists():
+        return f"it was not compiled when this package was installed, for want of a C++ compiler; {_REINSTALL}"
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        for name in ("unifocal_words", "unifocal_isa", "unifocal_openmp", "unifocal_partial", "unifocal_run"):
+            getattr(library, name).restype = ctypes.c_int64
+        if library.unifocal_words() * 8 != _CALL.size:
+            return f"its library belongs to another version of this package; {_REINSTALL}"
+    except (OSError, AttributeError) as error:
+        return f"its library cannot be loaded ({error}); {_REINSTALL}"
+    return library
+
+
+@cache
+def instructions() -> int:
+    """Position in INSTRUCTIONS of the widest instruction set that this processor has."""
+    library = _load()
+    return 0 if isinstance(library, str) else int(library.unifocal_isa())
+
+
+def detail() -> str:
+    """Instruction set and threading."""
+    library = _load()
+    if isinstance(library, str):
+        return "C++"
+    return f"C++, {INSTRUCTIONS[instructions()]}, {'OpenMP' if library.unifocal_openmp() else 'one thread'}"
+
+
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> str | None:
+    """Its reason not to serve a call: no library, or tensors that are not in the memory of the CPU."""
+    library = _load()
+    if isinstance(library, str):
+        return library
+    if x.device.type != "cpu":
+        return f"it computes on the CPU, and the logits are on {x.device}"
+    for tensor in (x, labels, weights):
+        if tensor is not None and not has_memory(tensor):
+            return "it needs tensors with memory, not those of a graph that is traced or of torch.func"
+    return None
+
+
+def forward(
+    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See engines.py."""
+    n, k, _ = x.shape
+    values = gamma.new_empty((len(form.wanted), n, k))
+    labelled, voxels = gamma.new_empty((n, k)), gamma.new_empty((n, 1))
+    outputs = (*_NO_TENSOR, *_view(values), *_view(labelled), *_view(voxels), *_NO_TENSOR)
+    _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
+    return values, labelled, voxels
+
+
+def backward(
+    upstream: Tensor,
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+) -> Tensor:
+    """See engines.py."""
+    gradient = torch.empty_like(x)
+    upstream = upstream.contiguous()
+    outputs = (upstream.data_ptr(), _DTYPES[upstream.dtype], 0, 1, 0, *_NO_TENSOR * 3, *_view(gradient))
+    _run(x, labels, weights, gamma, rest_gamma, form, outputs, True)
+    return gradient
+
+
+def _run(
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+    outputs: tuple[int, ...],
+    back: bool,
+) -> None:
+    library = _load()
+    assert not isinstance(library, str)
+    n, k, voxels = x.shape
+    ignores = form.ignore_index is not None
+    head = (
+        n,
+        k,
+        voxels,
+        _ACTIVATIONS[form.activation],
+        form.clip,
+        labels.ndim == 3,
+        ignores,
+        form.ignore_index or 0,
+        torch.get_num_threads() if x.numel() >= _ONE_THREAD else 1,
+        instructions(),
+        back,
+        *(form.wanted.index(name) if name in form.wanted else -1 for name in _SUMS),
+        *_view(x),
+        *_view(labels),
+        *(_NO_TENSOR if weights is None else _view(weights)),
+        *_per_class(gamma, n, k),
+        *_per_class(rest_gamma, n, k),
+        *outputs,
+    )
+    partial = None
+    if not back:
+        partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0)), dtype=torch.float64)
+    if library.unifocal_run(_CALL.pack(*head, 0 if partial is None else partial.data_ptr())):
+        raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
+
+
+def _view(t: Tensor) -> tuple[int, ...]:
+    """Address, dtype and strides along (N, K, V)."""
+    strides = t.stride() if t.ndim == 3 else (t.stride(0), 0, t.stride(1))
+    return t.data_ptr(), _DTYPES[t.dtype], *strides
+
+
+def _per_class(t: Tensor, n: int, k: int) -> tuple[int, ...]:
+    """Address, dtype and strides of what broadcasts to (N, K)."""
+    t = t.expand(n, k)
+    return t.data_ptr(), _DTYPES[t.dtype], *t.stride(), 0
