@@ -81,11 +81,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--shapes", nargs="+", type=shape_name, metavar="SHAPE", help=f"default: {' '.join(SHAPES)}")
     p.add_argument("--losses", nargs="+", metavar="NAME", help="names of unifocal.available(), or all")
     p.add_argument("--engines", nargs="+", metavar="NAME", help="default: every fast one that is there")
-    p.add_argument("--dtypes", nargs="+", choices=DTYPES)
-    p.add_argument("--labels", nargs="+", choices=LABELS)
-    p.add_argument("--heaps", nargs="+", choices=HEAPS)
+    p.add_argument("--dtypes", nargs="+", choices=DTYPES, metavar="DTYPE", help=" ".join(DTYPES))
+    p.add_argument("--labels", nargs="+", choices=LABELS, metavar="KIND", help=" ".join(LABELS))
+    p.add_argument("--heaps", nargs="+", choices=HEAPS, metavar="HEAP", help=" ".join(HEAPS))
     p.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 2")
-    p.add_argument("--peers", choices=("all", "few", "none"), help="default: all on the first shape, few elsewhere")
+    p.add_argument("--peers", choices=("all", "few", "none"), help="default: all in one cell, few elsewhere")
     p.add_argument("--rounds", type=int, default=9, help="at most so many for each contender (default: %(default)s)")
     p.add_argument("--compiled", action=argparse.BooleanOptionalAction, help="torch.compile, too (default: once)")
     p.add_argument("--out", type=Path, help="the CSV (default: benchmarks/results/<device>.csv, or -part.csv)")
@@ -96,8 +96,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     if a.rounds < 1 or min(a.threads or [1]) < 1:
         p.error("--rounds and --threads take numbers from 1 on")
 
+    import torch
+
     import unifocal
     from unifocal.sums.engines import ENGINES
+
+    if a.device == "cuda" and not torch.cuda.is_available():
+        p.error("torch finds no CUDA device here")
 
     known = unifocal.available()
     a.every = known
@@ -156,18 +161,20 @@ def cells(a: argparse.Namespace, shape: str, heap: str, threads: int, first: boo
         return
     kinds = [(d, y) for d in a.dtypes or DTYPES for y in a.labels or LABELS]
     if a.dtypes is None and a.labels is None and not everything:
+        most = (heap, threads) == ("warm", 1)
         if voxel_classes > HUGE:
             kinds = list(SOME[:1])
-        elif heap == "default":
-            kinds = list(SOME[:2])
-        elif voxel_classes > LARGE or a.quick:
+        elif voxel_classes > LARGE or heap == "default":
+            kinds = list(SOME if most else SOME[:2])
+        elif a.quick or not most:
             kinds = list(SOME)
     for dtype, labels in kinds:
-        central = shape == MAIN and dtype == "float32" and labels.startswith("blob")
-        losses = a.losses or (a.every if a.full or (central and heap == "warm") else REPRESENTATIVE)
-        if voxel_classes > HUGE and not (a.full or a.losses):
-            losses = FEWEST
-        once = central and labels == "blob-int64" and first and not a.quick
+        main = shape == MAIN and dtype == "float32" and (heap == "warm" or a.device == "cuda") and not a.quick
+        everyone = a.full or (main and labels == "blob-int64")
+        if a.losses or a.full or (main and labels.startswith("blob")):
+            losses = a.losses or a.every
+        else:
+            losses = REPRESENTATIVE if voxel_classes <= HUGE else FEWEST
         yield {
             "name": shape,
             "shape": sizes,
@@ -178,10 +185,10 @@ def cells(a: argparse.Namespace, shape: str, heap: str, threads: int, first: boo
             "device": a.device,
             "losses": list(losses),
             "engines": a.engines,
-            "peers": a.peers or ("all" if a.full or (central and not a.quick) else "few"),
-            "compiled": once if a.compiled is None else a.compiled,
+            "peers": a.peers or ("all" if everyone else "few"),
+            "compiled": (main and labels == "blob-int64" and first) if a.compiled is None else a.compiled,
             "rounds": a.rounds,
-            "seconds": 12 if central else 4,
+            "seconds": 12 if main else 4,
         }
 
 

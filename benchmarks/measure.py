@@ -37,7 +37,7 @@ Step = Callable[[Tensor, Tensor], object]
 
 SLOW = 5  # contenders that take this many times the floor are measured in FEW rounds: their digits decide nothing
 FEW = 3
-TICK = 2e-3  # seconds: what is shorter is repeated, so that a pair lasts long enough to be compared
+TICK = 1e-3  # seconds: what is shorter is repeated, so that a pair lasts long enough to be compared
 MOST = 14  # logits sizes: what inputs and the hungriest contender take together
 MARK = "benchmark: here a forward or a backward begins"
 

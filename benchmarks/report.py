@@ -238,6 +238,9 @@ def goals(rows: list[Row]) -> str:
         others = [f"{loss} {value:.2f}" for loss, value in v.failing.items() if loss != r["contender"]]
         if others:
             lines.append(f"      also {', '.join(reversed(others))}")
+    missing = {f"{r['contender']} with {r['engine']}" for r in rows if r.get("kind") == "ours" and r.get("skipped")}
+    if missing:
+        lines.append(f"Somewhere not measured, so not judged there: {', '.join(sorted(missing))}")
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
@@ -283,7 +286,8 @@ def draw(rows: list[Row], path: Path) -> None:
             axis.barh(y, high, height=0.66, color=WORST if colour == OURS else colour)
             axis.barh(y, low, height=0.66, color=colour)
             words = f"{low:.2f} to {high:.2f}" if high > 1.02 * low else f"{high:.2f}"
-            axis.annotate(words, (high, y), (5, 0), textcoords="offset points", va="center_baseline", color="#222222")
+            place = {"textcoords": "offset points", "va": "center_baseline", "color": "#222222"}
+            axis.annotate(words, (high, y), (5, 0), **place, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         axis.axvline(1, color="#222222", linewidth=1, linestyle=(0, (1, 2)))
         axis.set_title(name, loc="left")
         axis.set_xlim(0, 1.25 * longest)

@@ -454,6 +454,17 @@ def test_ignored_labels_at_the_ends_of_their_dtype(engine, dtype, ignore_index):
     check(engine, call(labels=labels, ignore_index=ignore_index))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ignore_index"),
+    [(torch.uint8, -1), (torch.uint8, 256), (torch.int8, 255), (torch.bool, -1), (torch.int32, 2**32)],
+    ids=str,
+)
+def test_an_ignore_index_beyond_the_dtype_of_the_labels_ignores_nothing(engine, dtype, ignore_index):
+    """In particular not the label that it would be if it were cut to that dtype."""
+    labels = indices(2, 3, 67).where(torch.arange(67) % 3 > 0, -1 if dtype != torch.bool else 1).to(dtype)
+    check(engine, call(labels=labels, ignore_index=ignore_index))
+
+
 @each_kind
 @each_activation
 @pytest.mark.parametrize(

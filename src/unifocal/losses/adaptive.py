@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..sums import SumName, flat, targets
+from ..sums import SumName, mask_sums
 from ..terms import ClassSums, voxel_mean
 from .arguments import within
 from .base import ENTROPY, ActivationName, SegmentationLoss, loss
@@ -48,43 +48,25 @@ class AdaptiveFocalLoss(SegmentationLoss):
     against_rest: ClassVar[bool] = True
 
     def focus(self, x: Inputs, index: tuple[int, ...]) -> Tensor:
-        with torch.no_grad():
-            dtype = torch.promote_types(x.logits.dtype, torch.float32)
-            channels = x.logits.shape[1]
-            y, w = targets(x.labels, channels, x.dense, x.voxel_weights, x.ignore_index, dtype)
-            if channels > 1:
-                y = torch.cat((1 - y[:, :1], y[:, 1:]), 1)  # channel 0: all foreground
-            foreground = y.where(w > 0, 0.0)
-            size = _mean(foreground, w)
-            surface = _mean(self._gradient_magnitude(foreground), w)
-            gamma = self.size * size + self.smoothness * surface + self.gamma_0
-            return gamma.repeat_interleave(2, 1)  # the same inside and outside
+        _, channels, *spatial = x.logits.shape
+        if self.spacing is not None and len(self.spacing) != len(spatial):
+            raise ValueError(
+                f"AdaptiveFocalLoss: spacing must have one length for each of {len(spatial)} spatial axes; "
+                f"got {len(self.spacing)}: {self.spacing}."
+            )
+        spacing = self.spacing or (1.0,) * len(spatial)
+        dtype = torch.promote_types(x.logits.dtype, torch.float32)
+        volume, surface, voxels = mask_sums(
+            x.labels, x.voxel_weights, channels, x.ignore_index, spacing, dtype, self.engine
+        )
+        gamma = (self.size * volume + self.smoothness * surface) / voxels.clamp_min(1e-30) + self.gamma_0
+        return gamma.repeat_interleave(2, 1)  # the same inside and outside
 
     def equation(self, s: ClassSums) -> Tensor:
-        share = s.labelled[:, 1::2] / s.voxels.clamp_min(torch.finfo(s.voxels.dtype).tiny)  # (N, K) of each channel
+        share = s.labelled[:, 1::2] / s.voxels.clamp_min(1e-30)  # (N, K) of each channel
         w = {"paper": 1 - share, "original": share, "scalar": 1 - share}[self.order]
         if share.shape[1] == 1:
             w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2
         elif self.order == "scalar":
             w = torch.cat((share[:, :1], w[:, 1:]), 1)
         return voxel_mean(s, w.repeat_interleave(2, 1) * s.ce)
-
-    def _gradient_magnitude(self, mask: Tensor) -> Tensor:
-        axes = range(2, mask.ndim)
-        if self.spacing is not None and len(self.spacing) != len(axes):
-            raise ValueError(
-                f"AdaptiveFocalLoss: spacing must have one length for each of {len(axes)} spatial axes; "
-                f"got {len(self.spacing)}: {self.spacing}."
-            )
-        lengths = self.spacing or [1.0] * len(axes)
-        squares = torch.zeros_like(mask)
-        for axis, length in zip(axes, lengths, strict=True):
-            if mask.shape[axis] > 1:
-                squares += torch.gradient(mask, spacing=length, dim=axis)[0] ** 2
-        return squares.sqrt()
-
-
-def _mean(x: Tensor, w: Tensor) -> Tensor:
-    """Weighted mean over the voxels, (N, K, *) -> (N, K); 0 if no voxel is valid."""
-    total = flat(w).sum(2)
-    return flat(x * w).sum(2) / torch.where(total > 0, total, 1)

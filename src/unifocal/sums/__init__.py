@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .constants import constant
 from .form import Form
-from .labels import flat, has_memory, targets
+from .labels import flat, has_memory
+from .masks import mask_sums
 from .ops import differentiable_sums
 
-__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "constant", "flat", "has_memory", "targets", "voxel_sums"]
+__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "constant", "has_memory", "mask_sums", "voxel_sums"]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]

@@ -36,6 +36,20 @@ struct Call {
 
 const int64_t BLOCK = 8192;  // voxels
 
+struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C), weights (N, 1, A, B, C)
+    int64_t images, channels, a, b, c, dense, ignores, ignore, threads, isa, twice;
+    struct Volume {
+        char* data;
+        int64_t dtype, n, k, a, b, c;
+    } labels, weights;
+    double step[3];   // 1 / size of a voxel along A, B, C
+    double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
+};
+
+const int64_t PLANES = 2;  // of a slab, besides one on each side
+
+int64_t slabs_of(const Masks& m) { return (m.a + PLANES - 1) / PLANES; }
+
 int64_t size_of(int64_t dtype) {
     static const int64_t sizes[] = {2, 2, 4, 8, 1, 1, 1, 2, 2, 4, 4, 8, 8};
     return sizes[dtype];
@@ -103,13 +117,39 @@ typedef void (*BlockFunction)(const Call&, int64_t image, int64_t block, char* s
 struct Engine {
     BlockFunction single, twice;  // arithmetic in float and in double
     int64_t (*scratch)(const Call&);
+    void (*single_slab)(const Masks&, int64_t image, int64_t slab, char* scratch);
+    void (*twice_slab)(const Masks&, int64_t image, int64_t slab, char* scratch);
+    int64_t (*slab_bytes)(const Masks&);
 };
 
-const Engine PORTABLE = {portable::block<float>, portable::block<double>, portable::scratch_bytes};
+const Engine PORTABLE = {portable::block<float>, portable::block<double>, portable::scratch_bytes,
+    portable::slab<float>, portable::slab<double>, portable::slab_bytes};
 #ifdef UNIFOCAL_X86
-const Engine AVX2 = {avx2::block<float>, avx2::block<double>, avx2::scratch_bytes};
-const Engine AVX512 = {avx512::block<float>, avx512::block<double>, avx512::scratch_bytes};
+const Engine AVX2 = {avx2::block<float>, avx2::block<double>, avx2::scratch_bytes,
+    avx2::slab<float>, avx2::slab<double>, avx2::slab_bytes};
+const Engine AVX512 = {avx512::block<float>, avx512::block<double>, avx512::scratch_bytes,
+    avx512::slab<float>, avx512::slab<double>, avx512::slab_bytes};
 #endif
+
+// Calls work(task, scratch) for every task, each thread with scratch memory of its own; 1 if that could not be had.
+template <class Work>
+int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Work& work) {
+    const int64_t threads = tasks < most_threads ? tasks : most_threads;
+    int64_t failed = 0;
+#pragma omp parallel num_threads((int)threads) if (threads > 1)
+    {
+        char* scratch = (char*)aligned_alloc(64, (bytes + 63) / 64 * 64);
+        if (!scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = 0; task < tasks; ++task)
+            if (scratch) work(task, scratch);
+        free(scratch);
+    }
+    return failed;
+}
 
 const Engine& engine_for(int64_t isa) {
 #ifdef UNIFOCAL_X86
@@ -145,7 +185,7 @@ int64_t unifocal_openmp() {
 }
 
 // Words of struct Call: a library that was compiled from another version must not be called.
-int64_t unifocal_words() { return sizeof(Call) / 8; }
+int64_t unifocal_words() { return sizeof(Call) / 8 + sizeof(Masks) / 8; }
 
 // Doubles that `partial` must hold.
 int64_t unifocal_partial(const Call* call) { return call->images * blocks_of(*call) * width_of(*call); }
@@ -155,28 +195,10 @@ int64_t unifocal_run(const Call* call) {
     const Call& c = *call;
     const Engine& engine = engine_for(c.isa);
     const BlockFunction block = is_double(c) ? engine.twice : engine.single;
-    const int64_t blocks = blocks_of(c), tasks = c.images * blocks, bytes = engine.scratch(c);
-    const int64_t threads = tasks < c.threads ? tasks : c.threads;
-    int64_t failed = 0;
-    if (threads <= 1) {
-        char* scratch = (char*)aligned_alloc(64, bytes);
-        if (!scratch) return 1;
-        for (int64_t task = 0; task < tasks; ++task) block(c, task / blocks, task % blocks, scratch);
-        free(scratch);
-    } else {
-#pragma omp parallel num_threads((int)threads)
-        {
-            char* scratch = (char*)aligned_alloc(64, bytes);
-            if (!scratch) {
-#pragma omp atomic write
-                failed = 1;
-            }
-#pragma omp for schedule(dynamic, 4)
-            for (int64_t task = 0; task < tasks; ++task)
-                if (scratch) block(c, task / blocks, task % blocks, scratch);
-            free(scratch);
-        }
-    }
+    const int64_t blocks = blocks_of(c);
+    const int64_t failed = in_parallel(c.images * blocks, c.threads, engine.scratch(c), [&](int64_t task, char* scratch) {
+        block(c, task / blocks, task % blocks, scratch);
+    });
     if (failed || c.backward) return failed;
 
     const int64_t width = width_of(c);
@@ -196,6 +218,24 @@ int64_t unifocal_run(const Call* call) {
                 ((float*)to.data)[index] = (float)total;
         }
     return 0;
+}
+
+// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1).
+int64_t unifocal_masks(const Masks* masks, double* totals) {
+    const Masks& m = *masks;
+    const Engine& engine = engine_for(m.isa);
+    const auto slab = m.twice ? engine.twice_slab : engine.single_slab;
+    const int64_t slabs = slabs_of(m), width = 2 * m.channels + 1;
+    const int64_t failed =
+        in_parallel(m.images * slabs, m.threads, engine.slab_bytes(m), [&](int64_t task, char* scratch) {
+            slab(m, task / slabs, task % slabs, scratch);
+        });
+    for (int64_t n = 0; !failed && n < m.images; ++n)
+        for (int64_t i = 0; i < width; ++i) {
+            totals[n * width + i] = 0;
+            for (int64_t s = 0; s < slabs; ++s) totals[n * width + i] += m.partial[(n * slabs + s) * width + i];
+        }
+    return failed;
 }
 
 }  // extern "C"
@@ -316,6 +356,17 @@ INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
     y = y * z + 1 / 3.0;
     return 2.0 * s + 2.0 * s * z * y;
 }
+
+#if UNIFOCAL_BYTES == 64
+INLINE Lanes<float>::V root(Lanes<float>::V x) { return (Lanes<float>::V)_mm512_sqrt_ps((__m512)x); }
+INLINE Lanes<double>::V root(Lanes<double>::V x) { return (Lanes<double>::V)_mm512_sqrt_pd((__m512d)x); }
+#else
+template <class V>
+INLINE V root(V x) {
+    for (unsigned i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrt(x[i]);
+    return x;
+}
+#endif
 
 #if UNIFOCAL_BYTES == 64  // one instruction each
 INLINE Lanes<float>::V nearest(Lanes<float>::V x) { return (Lanes<float>::V)_mm512_roundscale_ps((__m512)x, 0); }
@@ -1275,6 +1326,145 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
     for (int64_t i = 0; i < width; ++i) {
         to[i] = 0;
         for (int lane = 0; lane < L::N; ++lane) to[i] += t.totals[i * L::N + lane];
+    }
+}
+
+// --- surfaces of masks -----------------------------------------------------------------------------------------------
+//
+// The mask of a channel is its label; of channel 0 of several it is everything but that label. The gradient of a mask is
+// a central difference inside and a one-sided one at the border: with the neighbour beyond the border replaced by the
+// voxel itself, both are (next - previous) times 1 / (2 size) or 1 / size.
+
+template <class F>
+struct Slab {
+    typedef Lanes<F> L;
+    typedef typename L::Int Int;
+    const Masks& m;
+    int64_t n, pitch, plane;  // elements of a padded row, and of a plane of such rows
+    Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
+    F *mask, *weight, *squared;  // of one channel; of every voxel of the slab itself; (1 / (2 size))^2 along C
+
+    static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
+
+    Slab(const Masks& masks, int64_t image, char* scratch) : m(masks), n(image) {
+        pitch = pitch_of(m);
+        plane = pitch * m.b;
+        const int64_t all_planes = (PLANES + 2) * plane;
+        weight = (F*)scratch;
+        code = (Int*)(weight + all_planes);
+        mask = (F*)(code + all_planes);
+        squared = mask + all_planes;
+        for (int64_t i = 0; i < pitch; ++i) squared[i] = square(m.step[2], i, m.c);
+    }
+
+    static F square(double step, int64_t i, int64_t length) {
+        const double factor = i == 0 || i == length - 1 ? step : step / 2;
+        return i < length ? (F)(factor * factor) : (F)0;
+    }
+
+    const char* row(const Masks::Volume& t, int64_t k, int64_t a, int64_t b) const {
+        return t.data + (n * t.n + k * t.k + a * t.a + b * t.b) * size_of(t.dtype);
+    }
+
+    // Weights of a row, 0 where it is ignored and behind its end.
+    void read_weights(int64_t a, int64_t b, F* to) {
+        if (m.weights.data) {
+            const char* from = row(m.weights, 0, a, b);
+#define READ(T) read_row((const T*)from, m.weights.c, m.c, to);
+            FOR_DTYPE(m.weights.dtype, READ)
+#undef READ
+        } else
+            for (int64_t i = 0; i < m.c; ++i) to[i] = 1;
+        for (int64_t i = m.c; i < pitch; ++i) to[i] = 0;
+        if (!m.ignores) return;
+        for (int64_t k = 0; k < (m.dense ? m.channels : 1); ++k) {
+            const char* from = row(m.labels, k, a, b);
+#define IGNORE(T) ignore_voxels((const T*)from, to);
+            FOR_INTEGER(m.labels.dtype, IGNORE)
+#undef IGNORE
+        }
+    }
+
+    template <class T>
+    void ignore_voxels(const T* from, F* to) {
+        for (int64_t i = 0; i < m.c; ++i)
+            if ((int64_t)from[i * m.labels.c] == m.ignore) to[i] = 0;
+    }
+
+    template <class T>
+    void read_codes(const T* from, const F* w, Int* to) {
+        const uint64_t first = m.channels == 1, channels = m.channels;
+        for (int64_t i = 0; i < m.c; ++i) {
+            const uint64_t k = (uint64_t)(int64_t)from[i * m.labels.c] - first;
+            to[i] = w[i] > 0 ? (k < channels ? (Int)k : (Int)-1) : (Int)-2;
+        }
+    }
+
+    // The mask of channel k in a row, its ends repeated once beyond them.
+    void read_mask(int64_t k, int64_t a, int64_t b, const F* w, const Int* codes, F* to) {
+        const bool inverse = k == 0 && m.channels > 1;
+        if (m.dense) {
+            const char* from = row(m.labels, k, a, b);
+#define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
+            FOR_DTYPE(m.labels.dtype, READ)
+#undef READ
+            for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
+        } else if (inverse)
+            for (int64_t i = 0; i < m.c; ++i) to[i] = codes[i] != 0 && codes[i] != -2 ? (F)1 : (F)0;
+        else
+            for (int64_t i = 0; i < m.c; ++i) to[i] = codes[i] == (Int)k ? (F)1 : (F)0;
+        to[-1] = to[0];
+        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+    }
+};
+
+int64_t slab_bytes(const Masks& m) {
+    const int64_t pitch = m.twice ? Slab<double>::pitch_of(m) : Slab<float>::pitch_of(m);
+    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 256;
+}
+
+template <class F>
+void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
+    LANES;
+    Slab<F> s(m, image, scratch);
+    const int64_t begin = index * PLANES, end = begin + PLANES < m.a ? begin + PLANES : m.a;
+    const int64_t from = begin > 0 ? begin - 1 : 0, to = end < m.a ? end + 1 : m.a, K = m.channels;
+    auto place = [&](auto* planes, int64_t a, int64_t b) { return planes + (a - from) * s.plane + b * s.pitch + L::N; };
+    double* sums = m.partial + (image * slabs_of(m) + index) * (2 * K + 1);
+    sums[2 * K] = 0;
+    for (int64_t a = from; a < to; ++a)
+        for (int64_t b = 0; b < m.b; ++b) {
+            F* w = place(s.weight, a, b) - L::N;  // rows of weights begin at the start of their place
+            s.read_weights(a, b, w);
+            for (int64_t i = 0; a >= begin && a < end && i < m.c; ++i) sums[2 * K] += w[i];
+            if (m.dense) continue;
+            const char* row = s.row(m.labels, 0, a, b);
+#define CODES(T) s.read_codes((const T*)row, w, place(s.code, a, b));
+            FOR_INTEGER(m.labels.dtype, CODES)
+#undef CODES
+        }
+    for (int64_t k = 0; k < K; ++k) {
+        for (int64_t a = from; a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b)
+                s.read_mask(k, a, b, place(s.weight, a, b) - L::N, place(s.code, a, b), place(s.mask, a, b));
+        double volume = 0, surface = 0;
+        for (int64_t a = begin; a < end; ++a)
+            for (int64_t b = 0; b < m.b; ++b) {
+                const F *here = place(s.mask, a, b), *w = place(s.weight, a, b) - L::N;
+                const F *above = place(s.mask, a > 0 ? a - 1 : 0, b), *below = place(s.mask, a < m.a - 1 ? a + 1 : a, b);
+                const F *left = place(s.mask, a, b > 0 ? b - 1 : 0), *right = place(s.mask, a, b < m.b - 1 ? b + 1 : b);
+                const F square_a = Slab<F>::square(m.step[0], a, m.a), square_b = Slab<F>::square(m.step[1], b, m.b);
+                V volumes = {}, surfaces = {};
+                for (int64_t c = 0; c < m.c; c += L::N) {
+                    const V weight = load(w + c), da = load(below + c) - load(above + c);
+                    const V db = load(right + c) - load(left + c), dc = load(here + c + 1) - load(here + c - 1);
+                    volumes += weight * load(here + c);
+                    surfaces += weight * root(da * da * square_a + db * db * square_b + dc * dc * load(s.squared + c));
+                }
+                for (int i = 0; i < L::N; ++i) volume += volumes[i], surface += surfaces[i];
+            }
+        sums[k] = volume;
+        sums[K + k] = surface;
     }
 }
 

@@ -5,6 +5,7 @@ Its library is compiled when the package is built and a compiler is there; witho
 
 import ctypes
 import struct
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _DTYPES = {
 }
 _CALL = struct.Struct("=68q")  # struct Call of native.cpp
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
+_MASKS = struct.Struct("=25q3dq")  # struct Masks
 _NO_TENSOR = (0, 0, 0, 0, 0)
 _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
 
@@ -46,9 +48,9 @@ def _load() -> ctypes.CDLL | str:
         return f"it was not compiled when this package was installed, for want of a C++ compiler; {_REINSTALL}"
     try:
         library = ctypes.CDLL(str(LIBRARY))
-        for name in ("unifocal_words", "unifocal_isa", "unifocal_openmp", "unifocal_partial", "unifocal_run"):
+        for name in ("unifocal_words", "unifocal_isa", "unifocal_openmp", "unifocal_partial", "unifocal_run", "unifocal_masks"):
             getattr(library, name).restype = ctypes.c_int64
-        if library.unifocal_words() * 8 != _CALL.size:
+        if library.unifocal_words() * 8 != _CALL.size + _MASKS.size:
             return f"its library belongs to another version of this package; {_REINSTALL}"
     except (OSError, AttributeError) as error:
         return f"its library cannot be loaded ({error}); {_REINSTALL}"
@@ -70,7 +72,7 @@ def detail() -> str:
     return f"C++, {INSTRUCTIONS[instructions()]}, {'OpenMP' if library.unifocal_openmp() else 'one thread'}"
 
 
-def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> str | None:
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> str | None:
     """Its reason not to serve a call: no library, or tensors that are not in the memory of the CPU."""
     library = _load()
     if isinstance(library, str):
@@ -151,6 +153,58 @@ def _run(
         partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0)), dtype=torch.float64)
     if library.unifocal_run(_CALL.pack(*head, 0 if partial is None else partial.data_ptr())):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
+
+
+def masks(
+    labels: Tensor,
+    weights: Tensor | None,
+    channels: int,
+    dense: bool,
+    ignore_index: int | None,
+    steps: Sequence[float],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See masks.py."""
+    library = _load()
+    assert not isinstance(library, str)
+    labels = labels if dense else labels.unsqueeze(1)
+    axes = labels.ndim - 2
+    depth = {1: [2], 2: [1, 2] if labels[0, 0].numel() < _ONE_THREAD else [0, 2], 3: [0, 1, 2]}[axes]
+    shape, lengths = [1, 1, 1], [1.0, 1.0, 1.0]
+    for axis, place in enumerate(depth):
+        shape[place], lengths[place] = labels.shape[2 + axis], steps[axis]
+
+    def volume(t: Tensor | None) -> tuple[int, ...]:
+        if t is None:
+            return (0,) * 7
+        strides = [0, 0, 0]
+        for axis, place in enumerate(depth):
+            strides[place] = t.stride(2 + axis)
+        return t.data_ptr(), _DTYPES[t.dtype], t.stride(0), t.stride(1), *strides
+
+    n, (a, _, _) = labels.shape[0], shape
+    width = 2 * channels + 1
+    partial = torch.empty(n * (a + 1) // 2 * width + width * n, dtype=torch.float64)
+    totals = torch.zeros((n, width), dtype=torch.float64)
+    call = _MASKS.pack(
+        n,
+        channels,
+        *shape,
+        dense,
+        ignore_index is not None,
+        ignore_index or 0,
+        torch.get_num_threads() if labels.numel() >= _ONE_THREAD else 1,
+        instructions(),
+        dtype == torch.float64,
+        *volume(labels),
+        *volume(None if weights is None else weights.unsqueeze(1)),
+        *lengths,
+        partial.data_ptr(),
+    )
+    if labels.numel() and library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
+        raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
+    totals = totals.to(dtype)
+    return totals[:, :channels], totals[:, channels:-1], totals[:, -1:]
 
 
 def _view(t: Tensor) -> tuple[int, ...]:
