@@ -114,11 +114,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
                 close = difflib.get_close_matches(name, names, 1)
                 advice = f" Did you mean {close[0]!r}?" if close else ""
                 p.error(f"there is no {what} named {name!r}.{advice} Known: {', '.join(names)}")
+    chosen = (a.shapes, a.losses, a.engines, a.dtypes, a.labels, a.heaps, a.threads, a.peers)
+    a.whole = not a.quick and all(c is None for c in chosen)
     other = {"cpu": "triton", "cuda": "native"}[a.device]
     a.engines = a.engines or [name for name in ENGINES if name not in (other, "reference")]
 
-    chosen = (a.shapes, a.losses, a.dtypes, a.labels, a.heaps, a.threads, a.peers)
-    a.whole = not a.quick and all(c is None for c in chosen)
     name = f"{a.device}.csv" if a.whole else f"{a.device}-part.csv"
     a.out = a.out or HERE / "results" / name
     if a.figure is None and a.whole and a.device == "cpu":

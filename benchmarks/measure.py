@@ -326,7 +326,7 @@ def allocations(losses: list[Loss], x: Tensor, y: Tensor) -> list[tuple[int, int
                 pass
             torch.autograd.grad(value, x)
             del value
-    events = p.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = p.profiler.kineto_results.events()
     marks = sorted(e.start_ns() for e in events if e.name() == MARK)
     sizes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     for begin, middle, end in zip(marks[::2], marks[1::2], [*marks[2::2], math.inf], strict=True):

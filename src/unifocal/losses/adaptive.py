@@ -10,7 +10,7 @@ from ..sums import SumName, mask_sums
 from ..terms import ClassSums, voxel_mean
 from .arguments import within
 from .base import ENTROPY, ActivationName, SegmentationLoss, loss
-from .inputs import Inputs
+from .values import Inputs
 
 
 @loss

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..sums import Engine, SumName, constant, voxel_sums
 from ..terms import ClassSums
 from .arguments import check_arguments, within
-from .inputs import Inputs, read_inputs
+from .inputs import read_inputs
+from .values import Inputs
 
 REGION: tuple[SumName, ...] = ("tp", "fp", "fn")
 ENTROPY: tuple[SumName, ...] = ("ce",)

@@ -12,7 +12,7 @@ from ..terms import ClassSums, blend, class_mean, power, tversky_loss, voxel_mea
 from .arguments import within
 from .base import ENTROPY, REGION, RareClassesLoss, SegmentationLoss, loss
 from .entropy import BalancedFocal
-from .inputs import Inputs
+from .values import Inputs
 
 
 @loss

@@ -12,7 +12,7 @@ from ..sums import SumName
 from ..terms import ClassSums, voxel_mean
 from .arguments import within
 from .base import ENTROPY, RareClassesLoss, SegmentationLoss, loss
-from .inputs import Inputs
+from .values import Inputs
 
 
 @loss

@@ -1,36 +1,17 @@
-"""What a loss is called with, read once: shapes, dtypes and values are checked here and nowhere else."""
+"""What a loss is called with, read once: shapes and dtypes are checked here, values in values.py, and nowhere else."""
 
-import os
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..sums import Activation, has_memory
+from ..sums import Activation
+from .values import Inputs, check_values, values_are_checked
 
 T = TypeVar("T")
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_SLACK = 1e-2  # how far given probabilities and soft labels may be off, as bfloat16 ones are
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The checked arguments of one call."""
-
-    logits: Tensor  # (N, K, *spatial)
-    labels: Tensor  # (N, *spatial) class indices, or (N, K, *spatial) if dense
-    dense: bool
-    voxel_weights: Tensor | None  # (N, *spatial)
-    activation: Activation
-    ignore_index: int | None
-
-    @property
-    def all_valid(self) -> bool:
-        """Does every image surely have a voxel that counts?"""
-        return self.voxel_weights is None and self.ignore_index is None and self.logits.numel() > 0
 
 
 def read_inputs(
@@ -53,16 +34,9 @@ def read_inputs(
         ignore_index = _read_ignore_index(labels, dense, ignore_index)
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
-    if _values_are_checked(logits, labels):
-        _check_values(inputs, against_rest)
+    if values_are_checked(inputs):
+        check_values(inputs, against_rest)
     return inputs
-
-
-def _values_are_checked(logits: Tensor, labels: Tensor) -> bool:
-    """Values cost a pass, and on a GPU a synchronisation: there they are checked on request."""
-    if torch.compiler.is_compiling() or not (has_memory(logits) and has_memory(labels)):
-        return False
-    return logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
 
 
 def plain(x: T) -> T:
@@ -137,7 +111,7 @@ def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
                 f"{describe(given)}. Convert them with labels.long(), or pass soft labels of shape "
                 f"{tuple(logits.shape)}."
             )
-    return labels.to(_UNSIGNED.get(labels.dtype, labels.dtype)), dense
+    return labels, dense
 
 
 def _shape_advice(logits: Tensor, labels: Tensor) -> str:
@@ -184,108 +158,3 @@ def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
     if weights.requires_grad:
         raise ValueError("voxel_weights receive no gradient; pass voxel_weights.detach().")
     return weights.to(_UNSIGNED.get(weights.dtype, weights.dtype))
-
-
-def _check_values(x: Inputs, against_rest: bool) -> None:
-    """Check the voxels that count: what stands at ignored ones and at weight 0 does not matter."""
-    if x.logits.numel() == 0:
-        return
-    if x.voxel_weights is not None:
-        low, high = _range(x.voxel_weights)
-        if not 0 <= low <= high < float("inf"):
-            raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
-    counts = _counting(x)
-    if x.dense:
-        _check_soft_labels(x, counts, exclusive=against_rest or x.activation != "sigmoid")
-    else:
-        _check_indices(x, counts)
-    if x.activation == "none":
-        _check_probabilities(x, counts, exclusive=not against_rest)
-
-
-def _counting(x: Inputs) -> Tensor | None:
-    """(N, *spatial), true where a voxel counts; None: everywhere."""
-    counts = None if x.voxel_weights is None else x.voxel_weights > 0
-    if x.ignore_index is not None:
-        valid = x.labels != x.ignore_index
-        valid = valid.all(1) if x.dense else valid
-        counts = valid if counts is None else counts & valid
-    return counts
-
-
-def _range(values: Tensor) -> tuple[float, float]:
-    low, high = values.detach().aminmax()
-    return float(low), float(high)
-
-
-def _voxelwise(values: Tensor, counts: Tensor | None) -> Tensor:
-    """(N, K, *spatial) -> (voxels that count, K)."""
-    values = values.detach().movedim(1, -1)
-    return values.flatten(0, -2) if counts is None else values[counts]
-
-
-def _check_indices(x: Inputs, counts: Tensor | None) -> None:
-    classes = max(x.logits.shape[1], 2)
-    if x.labels.dtype == torch.bool:
-        return
-    low, high = _range(x.labels)
-    if 0 <= low and high < classes:
-        return
-    foreign = (x.labels < 0) | (x.labels >= classes)
-    if counts is not None:
-        foreign &= counts
-    if not foreign.any():
-        return
-    values = torch.unique(x.labels[foreign])
-    found = ", ".join(str(int(v)) for v in values[:5]) + (", ..." if len(values) > 5 else "")
-    if x.logits.shape[1] == 1 and len(values) == 1 and int(values[0]) == 255:
-        advice = "If 255 is the foreground pass labels > 0; if it marks voxels to leave out, ignore_index=255."
-    elif len(values) == 1:
-        advice = f"If {found} marks voxels to leave out, make the loss with ignore_index={found}."
-    else:
-        advice = "Map them to class indices, or give the network as many outputs as there are classes."
-    raise ValueError(
-        f"labels must be class indices from 0 to {classes - 1} for logits with {x.logits.shape[1]} channel(s); "
-        f"found {found}. {advice}"
-    )
-
-
-def _check_soft_labels(x: Inputs, counts: Tensor | None, exclusive: bool) -> None:
-    labels = _voxelwise(x.labels, counts)
-    if not labels.numel():
-        return
-    if labels.dtype != torch.bool:
-        low, high = _range(labels)
-        if not 0 <= low <= high <= 1:
-            advice = "If they are a mask of 0 and 255 pass labels > 0. " if x.logits.shape[1] == 1 else ""
-            raise ValueError(
-                f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. {advice}"
-                "Class indices go in as integers of shape (N, *spatial)."
-            )
-    if exclusive and x.logits.shape[1] > 1:
-        low, high = _range(labels.sum(1, dtype=torch.float32))
-        if not 1 - _SLACK <= low <= high <= 1 + _SLACK:
-            raise ValueError(
-                "one-hot or soft labels of mutually exclusive classes must sum to 1 at every voxel; the sums range "
-                f"from {low:g} to {high:g}. For overlapping classes use activation='sigmoid'; to leave voxels out "
-                "pass voxel_weights."
-            )
-
-
-def _check_probabilities(x: Inputs, counts: Tensor | None, exclusive: bool) -> None:
-    p = _voxelwise(x.logits, counts)
-    if not p.numel():
-        return
-    low, high = _range(p)
-    if not -_SLACK <= low <= high <= 1 + _SLACK:
-        raise ValueError(
-            f"activation='none' takes probabilities in [0, 1]; they range from {low:g} to {high:g}. "
-            "For raw network outputs use activation='auto'."
-        )
-    if exclusive and x.logits.shape[1] > 1:
-        low, high = _range(p.sum(1, dtype=torch.float32))
-        if not 1 - _SLACK <= low <= high <= 1 + _SLACK:
-            raise ValueError(
-                "activation='none' takes probabilities that sum to 1 over the channels; the sums range from "
-                f"{low:g} to {high:g}. For multi-label outputs pass logits and activation='sigmoid'."
-            )

@@ -12,11 +12,21 @@ from torch import Tensor
 
 from .constants import constant
 from .form import Form
-from .labels import flat, has_memory
+from .labels import flat, has_memory, signed
 from .masks import mask_sums
 from .ops import differentiable_sums
 
-__all__ = ["Activation", "Engine", "SumName", "VoxelSums", "constant", "has_memory", "mask_sums", "voxel_sums"]
+__all__ = [
+    "Activation",
+    "Engine",
+    "SumName",
+    "VoxelSums",
+    "constant",
+    "has_memory",
+    "mask_sums",
+    "signed",
+    "voxel_sums",
+]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
@@ -79,6 +89,7 @@ def voxel_sums(
     wanted = tuple(dict.fromkeys(wanted))  # each once: the slices of the values are found by name
     dense = labels.ndim == logits.ndim
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    labels, ignore_index = signed(labels, ignore_index)
     values, labelled, voxels = differentiable_sums(
         flat(logits),
         flat(labels) if dense else flat(labels[:, None])[:, 0],

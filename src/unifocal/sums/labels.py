@@ -15,6 +15,25 @@ def has_memory(x: Tensor) -> bool:
     return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ and not wrapped
 
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
+def signed(labels: Tensor, ignore_index: int | None) -> tuple[Tensor, int | None]:
+    """Labels of a dtype that PyTorch computes with, and the ignore_index among them, None if no label can equal it.
+
+    A view, as volumes are not copied: what is beyond the signed range becomes negative, and so names no class still.
+    """
+    if ignore_index is not None and not labels.is_floating_point():
+        limits = torch.iinfo(torch.uint8 if labels.dtype == torch.bool else labels.dtype)
+        if not limits.min <= ignore_index <= limits.max:
+            ignore_index = None
+    if labels.dtype in _SIGNED:
+        labels = labels.view(_SIGNED[labels.dtype])
+        if ignore_index is not None and ignore_index > torch.iinfo(labels.dtype).max:
+            ignore_index -= 2 ** torch.iinfo(labels.dtype).bits
+    return labels, ignore_index
+
+
 def targets(
     labels: Tensor,
     channels: int,
@@ -27,6 +46,7 @@ def targets(
 
     labels is (N, K, *) if dense, else (N, *) class indices; an index that names no channel is in no channel's class.
     """
+    labels, ignore_index = signed(labels, ignore_index)
     if dense:
         valid = None if ignore_index is None else (labels != ignore_index).all(1, keepdim=True)
         g = labels.to(dtype)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .labels import flat, has_memory, targets
+from .labels import flat, has_memory, signed, targets
 
 Sums = tuple[Tensor, Tensor, Tensor]  # volume (N, K), surface (N, K), voxels (N, 1)
 
@@ -35,6 +35,7 @@ def mask_sums(
 
     spacing  size of a voxel along each spatial axis, in the unit that |∇ m| is wanted per
     """
+    labels, ignore_index = signed(labels, ignore_index)
     if not spacing:  # no spatial axis: one voxel, without surface
         labels, weights, spacing = labels[..., None], None if weights is None else weights[..., None], (1.0,)
     arguments = (labels, weights, channels, ignore_index, [1 / length for length in spacing], dtype, engine)
@@ -57,8 +58,8 @@ def _masks(
     with torch.no_grad():
         if engine in ("auto", "native") and axes in (1, 2, 3) and native.why_not(labels, labels, weights, None) is None:
             return native.masks(labels, weights, channels, dense, ignore_index, steps, dtype)
-        per_plane = max(1, labels[0, 0].numel() // (1 if dense else channels)) if labels.numel() else 1
-        rows = max(1, _SLAB // per_plane)
+        per_plane = channels * labels.shape[-axes + 1 :].numel() if axes > 1 else channels
+        rows = max(1, _SLAB // max(per_plane, 1))
         if labels.device.type != "cpu" or not has_memory(labels) or engine == "reference":
             rows = 2**62  # whole: each step there costs a launch
         return _in_slabs(labels, weights, channels, dense, ignore_index, steps, dtype, rows)

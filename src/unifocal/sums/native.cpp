@@ -259,7 +259,7 @@ struct Lanes<float> {
     static const int N = UNIFOCAL_BYTES / 4, MANTISSA = 23, BIAS = 127;
     static constexpr Int SQRT_HALF = 0x3f3504f3, MASK = 0x7fffff, MAGIC_BITS = 0x4b400000;
     static constexpr float MAGIC = 12582912.0f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -126.0f,
-                           TINY = 1e-30f, HUGE_LOG = 8e37f;
+                           TINY = 1e-30f, HUGE_LOG = 1e27f;
 };
 
 template <>
@@ -271,7 +271,7 @@ struct Lanes<double> {
     static const int N = UNIFOCAL_BYTES / 8, MANTISSA = 52, BIAS = 1023;
     static constexpr Int SQRT_HALF = 0x3fe6a09e667f3bcd, MASK = 0xfffffffffffff, MAGIC_BITS = 0x4338000000000000;
     static constexpr double MAGIC = 6755399441055744.0, LN2_HIGH = 0.693145751953125, LN2_LOW = 1.42860682030941723e-6,
-                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 4e307;
+                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 1e290;
 };
 
 #define LANES                              \
@@ -299,13 +299,13 @@ template <class F>
 INLINE typename Lanes<F>::I all_int(typename Lanes<F>::Int x) {
     return x - (typename Lanes<F>::I){};
 }
-template <class V>
+template <class V>  // NaN of the first argument is passed on
 INLINE V larger(V a, V b) {
-    return a > b ? a : b;
+    return b > a ? b : a;
 }
 template <class V>
 INLINE V smaller(V a, V b) {
-    return a < b ? a : b;
+    return b < a ? b : a;
 }
 
 // --- exp, log and powers ---------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ INLINE typename Lanes<F>::V log1p_(typename Lanes<F>::V u) {
     V e, f;
     split<F>((F)1 + u, e, f);
     f = e == (F)0 ? u : f;
-    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f));
+    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f)) + u * (F)0;  // NaN for NaN, whose bits are no number
 }
 
 template <class F>
@@ -425,7 +425,7 @@ INLINE typename Lanes<F>::V log_(typename Lanes<F>::V x) {
     LANES;
     V e, f;
     split<F>(x, e, f);
-    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f));
+    return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f)) + x * (F)0;
 }
 
 // x^exponent for x in [0, 1] and exponent >= 0, relatively exact: only the fraction of a power of 2 is rounded
@@ -436,7 +436,7 @@ INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V ex
     split<F>(x, e, f);
     const V whole = exponent * e, lost = exponent * e - whole;
     const V shift = nearest(whole);
-    const V rest = ((whole - shift) + lost) * (F)0.693147180559945309 + exponent * log_core(f);
+    const V rest = ((whole - shift) + lost) * (F)0.693147180559945309 + exponent * log_core(f) + x * (F)0;
     const V n = nearest(rest * (F)1.44269504088896341), power = larger(n + shift, all<F>(-(F)(8 * L::BIAS)));
     const V y = times_power(exp_core((rest - n * L::LN2_HIGH) - n * L::LN2_LOW), power);
     return exponent == (F)0 ? all<F>(1) : y;
@@ -1017,8 +1017,8 @@ INLINE Probability<F> sigmoid(typename Lanes<F>::V z) {
 template <class F>
 INLINE Probability<F> given(typename Lanes<F>::V x) {
     LANES;
-    const V p = smaller(larger(x, all<F>((F)1e-7)), all<F>((F)1 - (F)1e-7)), q = (F)1 - p;
-    return {p, q, -log_<F>(p), -log_<F>(q)};
+    const V p = smaller(larger(x, all<F>((F)1e-7)), all<F>((F)1 - (F)1e-7));
+    return {p, (F)1 - p, -log_<F>(p), -log1p_<F>(-p)};
 }
 
 // A vector of voxels under softmax: `first` is the channel with the maximum, the only one that can be close to 1.
@@ -1034,7 +1034,8 @@ struct Channels {
     INLINE Channels(Tile<F>& t, int64_t v, bool without_first) {
         const int64_t K = t.c.channels, S = t.size;
         top = load(t.rows[0] + v);
-        second = all<F>(-Lanes<F>::HUGE_LOG * (F)4);
+        const V lowest = all(-Lanes<F>::HUGE_LOG);  // stands for a logit of -inf among the others
+        second = lowest;
         first = (I){};
         for (int64_t k = 1; k < K; ++k) {
             const V z = load(t.rows[k] + v);
@@ -1043,6 +1044,7 @@ struct Channels {
             top = higher ? z : top;
             first = higher ? all_int<F>((Int)k) : first;
         }
+        second = larger(second, lowest);
         others = (V){};
         V rest = {};
         for (int64_t k = 0; k < K; ++k) {
@@ -1050,7 +1052,7 @@ struct Channels {
             const I is_first = first == (Int)k;
             store(t.e + k * S + v, e);
             others += is_first ? (V){} : e;
-            if (without_first) rest += is_first ? (V){} : exp_<F>(z - second);
+            if (without_first) rest += is_first ? (V){} : exp_<F>(larger(z, lowest) - second);
         }
         scale = (F)1 / ((F)1 + others);
         log_total = log1p_<F>(others);
@@ -1193,7 +1195,8 @@ INLINE void backward_coupled(Tile<F>& t, int64_t v) {
         V gradient = is_first ? force * (channels.others * channels.scale) - p * others
                               : force - p * (first_force + others);
         if (rest) {
-            const V share = exp_<F>(load(t.rows[k] + v) - channels.second) * channels.share;
+            const V z = larger(load(t.rows[k] + v), all(-L::HUGE_LOG));
+            const V share = exp_<F>(z - channels.second) * channels.share;
             gradient += is_first ? odds : -(odds * share);
         }
         store(t.out[k] + v, gradient);

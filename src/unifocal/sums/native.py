@@ -48,7 +48,14 @@ def _load() -> ctypes.CDLL | str:
         return f"it was not compiled when this package was installed, for want of a C++ compiler; {_REINSTALL}"
     try:
         library = ctypes.CDLL(str(LIBRARY))
-        for name in ("unifocal_words", "unifocal_isa", "unifocal_openmp", "unifocal_partial", "unifocal_run", "unifocal_masks"):
+        for name in (
+            "unifocal_words",
+            "unifocal_isa",
+            "unifocal_openmp",
+            "unifocal_partial",
+            "unifocal_run",
+            "unifocal_masks",
+        ):
             getattr(library, name).restype = ctypes.c_int64
         if library.unifocal_words() * 8 != _CALL.size + _MASKS.size:
             return f"its library belongs to another version of this package; {_REINSTALL}"
@@ -169,7 +176,8 @@ def masks(
     assert not isinstance(library, str)
     labels = labels if dense else labels.unsqueeze(1)
     axes = labels.ndim - 2
-    depth = {1: [2], 2: [1, 2] if labels[0, 0].numel() < _ONE_THREAD else [0, 2], 3: [0, 1, 2]}[axes]
+    small = labels.shape[2:].numel() < _ONE_THREAD  # then an image is one task, and its rows lie along the second axis
+    depth = {1: [2], 2: [1, 2] if small else [0, 2], 3: [0, 1, 2]}[axes]
     shape, lengths = [1, 1, 1], [1.0, 1.0, 1.0]
     for axis, place in enumerate(depth):
         shape[place], lengths[place] = labels.shape[2 + axis], steps[axis]

@@ -64,13 +64,13 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # Where the gradient will be differentiated itself, the definition computes it.
-        engine = reference if torch.is_grad_enabled() else ctx.engine
+        # Where the gradient will be differentiated itself, or many are wanted at once, the definition computes it.
+        engine = ctx.engine if has_memory(upstream[0]) and not torch.is_grad_enabled() else reference
         return engine.backward(upstream[0], *ctx.saved_tensors, ctx.form), None, None, None, None, None, None
 
 
 class _TransformedSums(torch.autograd.Function):
-    """Under `torch.func`, which wants the context set up apart; to bind the arguments so costs more than a small kernel."""
+    """Under `torch.func`, which wants the context set up apart; binding arguments so costs more than a small kernel."""
 
     generate_vmap_rule = True
 
@@ -135,7 +135,8 @@ def sums_backward(
     """Gradient of `sums` to x."""
     form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
     chosen = select(engine, x, labels, weights, form)
-    gradient: Tensor = chosen.backward(upstream, x, labels, weights, gamma, rest_gamma, form)
+    with torch.no_grad():
+        gradient: Tensor = chosen.backward(upstream, x, labels, weights, gamma, rest_gamma, form)
     return gradient
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .form import Form
-from .labels import targets
+from .labels import has_memory, targets
 
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it
@@ -48,10 +48,10 @@ def _read(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> tupl
 def voxels(x: Tensor, form: Form) -> Voxels:
     """The probabilities of every voxel from logits, or from probabilities where the activation is "none"."""
     if form.activation == "sigmoid":
-        return Voxels(torch.sigmoid(x), torch.sigmoid(-x), -F.logsigmoid(x), -F.logsigmoid(-x))
+        return Voxels(torch.sigmoid(x), torch.sigmoid(-x), _finite(-F.logsigmoid(x)), _finite(-F.logsigmoid(-x)))
     if form.activation == "none":
         p = x.clamp(CLIP, 1 - CLIP)
-        return Voxels(p, 1 - p, -p.log(), -(1 - p).log())
+        return Voxels(p, 1 - p, -p.log(), -torch.log1p(-p))
     log_p = torch.log_softmax(x, 1)
     p = log_p.exp()
     q = _sum_of_others(p)
@@ -62,8 +62,12 @@ def voxels(x: Tensor, form: Form) -> Voxels:
 
 def _minus_log(complement: Tensor, rough: Tensor) -> Tensor:
     """-log of a probability, from its complement where that is small and `rough` has no digits left."""
-    finite = rough.clamp_max(torch.finfo(rough.dtype).max / 4)  # a logit of -inf: times no voxel it must be 0
-    return torch.where(complement < 0.5, -torch.log1p(-complement.clamp_max(0.5)), finite)
+    return torch.where(complement < 0.5, -torch.log1p(-complement.clamp_max(0.5)), _finite(rough))
+
+
+def _finite(log: Tensor) -> Tensor:
+    """Of a logit of -inf: times no voxel, or any exponent, it must not become NaN."""
+    return log.clamp_max(torch.finfo(log.dtype).max ** 0.7)
 
 
 def _sum_of_others(x: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ def backward(
     form: Form,
 ) -> Tensor:
     """The gradient (N, K, V) to x, in its dtype, from that to `values`; differentiable in `upstream` and x."""
-    gamma, rest_gamma, dtype = gamma[..., None], rest_gamma[..., None], x.dtype
+    gamma, rest_gamma, given, dtype = gamma[..., None], rest_gamma[..., None], x, x.dtype
     x, inside, outside, _ = _read(x.to(gamma.dtype), labels, weights, form)
     a = {name: upstream[i][..., None] for i, name in enumerate(form.wanted)}  # dL/d(sum), (N, K, 1)
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
@@ -128,9 +132,19 @@ def backward(
         largest = torch.finfo(dtype).max
         grad = grad.clamp(-largest, largest)
     else:
-        small = q.clamp_min(_TINY)
+        grad, small = zero, q.clamp_min(_TINY)
         force = tilt * p - down * (gamma * p * (log_p / small) + 1)  # p dL/dp
         if "rest" in a:
-            force = force + up * (rest_gamma * log_q + p / small)
-        grad = force * q - p * _sum_of_others(force)
-    return grad.to(dtype)
+            # Of a channel close to 1 the part up p / q is kept apart: there p_k / q, the share of channel k among the
+            # others, must not be lost where q is 0.
+            close = p > 0.5
+            force = force + up * (rest_gamma * log_q + torch.where(close, 0.0, p / q.clamp_min(0.5)))
+            odds = torch.where(close, up * p, 0.0)
+            share = torch.where(close, 0.0, torch.exp(torch.where(close, log_q, 0.0).sum(1, keepdim=True) - log_p))
+            grad = odds - share * odds.sum(1, keepdim=True)
+        grad = grad + force * q - p * _sum_of_others(force)
+    grad = grad.to(dtype)
+    if not has_memory(grad) or not has_memory(given):
+        return grad
+    alike = torch.empty_like(given)  # in memory as the other engines lay it out
+    return grad if grad.stride() == alike.stride() else alike.copy_(grad)
