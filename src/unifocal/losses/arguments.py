@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _INTERVAL = re.compile(r"([\[(])(-?\d+(?:\.\d+)?), (inf|-?\d+(?:\.\d+)?)([\])])")
 
@@ -29,7 +29,7 @@ def check_arguments(loss: Any) -> None:
     for f in fields(loss):
         name = f"{type(loss).__name__}: {f.name}"
         declared = types[f.name]
-        kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+        kinds = get_args(declared) if get_origin(declared) in (UnionType, Union) else (declared,)
         setattr(loss, f.name, _checked(name, kinds, f.metadata.get("interval"), getattr(loss, f.name)))
 
 
@@ -39,8 +39,11 @@ def _checked(name: str, kinds: Sequence[Any], interval: str | None, value: Any) 
     if get_origin(kinds[0]) is Literal:
         return check_option(name, get_args(kinds[0]), value)
     if kinds[0] is bool:
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False; got {value!r}.")
+        words = [word for kind in kinds[1:] for word in get_args(kind)]  # of a Literal
+        if not isinstance(value, bool) and not (isinstance(value, str) and value in words):
+            offer = nearest(value, words) if isinstance(value, str) else ""
+            expected = " or ".join(["True or False", *map(repr, words)])
+            raise TypeError(f"{name} must be {expected}; got {value!r}.{offer}")
         return value
     item = int if int in kinds or Sequence[int] in kinds else float
     if hasattr(value, "tolist"):  # of tensors and arrays

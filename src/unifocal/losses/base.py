@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ..sums import Engine, SumName, constant, voxel_sums
 from ..terms import ClassSums
@@ -46,8 +46,13 @@ class SegmentationLoss(nn.Module, ABC):
         class_weights       one weight >= 0 for each class; every mean becomes the weighted mean, so only ratios
                             matter. One channel: [background, foreground]; "sigmoid" with more: one per channel.
         include_background  region terms only: False leaves class 0 (with "sigmoid": the rest of each channel) out.
-        batch               region terms only: pool the sums over the batch, as if it were one image; every image
-                            then has the pooled value.
+        batch               region terms only: True pools the sums over the batch, as if it were one image; every
+                            image then has the pooled value. "global" pools them over the batches of all processes
+                            of torch.distributed's default group, and the mean is over the images of all. What the
+                            processes return, and its gradient, then average, as under DistributedDataParallel, to
+                            those of one process with the whole batch, also for "sum" and uneven shares; with "none"
+                            each has the values of its own images. Every process must make every call, validation
+                            included, as it takes part in an all-reduce. Without a group, or alone: as True.
         absent              region terms only: "count" a class that an image does not contain, as the original does
                             (any false alarm then costs nearly 1), or "skip" it.
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
@@ -61,7 +66,7 @@ class SegmentationLoss(nn.Module, ABC):
     ignore_index: int | None = None
     class_weights: Sequence[float] | None = within("[0, inf)", default=None)
     include_background: bool = True
-    batch: bool = False
+    batch: bool | Literal["global"] = False
     absent: Literal["count", "skip"] = "count"
     smooth: float = within("(0, inf)", default=1e-6)
     engine: Engine = "auto"
@@ -100,17 +105,21 @@ class SegmentationLoss(nn.Module, ABC):
         """
         x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index, self.against_rest)
         with _full_precision(logits.device.type):
-            s = self._class_sums(x)
+            processes = _processes() if self.batch == "global" else 1
+            s, images = self._class_sums(x, processes)
             values = self.equation(s)
             if values.shape[0] != logits.shape[0]:
                 values = values.expand(logits.shape[0])
-            return self._reduced(values, None if x.all_valid else s.voxels[:, 0] > 0)
+            return self._reduced(values, None if x.all_valid else s.voxels[:, 0] > 0, images, processes)
 
-    def _reduced(self, values: Tensor, valid: Tensor | None) -> Tensor:
+    def _reduced(self, values: Tensor, valid: Tensor | None, images: Tensor | None, processes: int) -> Tensor:
         if valid is not None:
             values = values.where(valid, 0.0)
         if self.reduction == "none":
             return values
+        if images is not None:  # what the processes return is going to be averaged
+            total = processes * values.sum()
+            return total if self.reduction == "sum" else total / images.clamp_min(1)
         if self.reduction == "sum":
             return values.sum()
         return values.mean() if valid is None else values.sum() / valid.sum().clamp_min(1)
@@ -122,7 +131,8 @@ class SegmentationLoss(nn.Module, ABC):
         changed = [f for f in fields(self) if f.name in shared and getattr(self, f.name) != f.default]
         return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own + changed)
 
-    def _class_sums(self, x: Inputs) -> ClassSums:
+    def _class_sums(self, x: Inputs, processes: int) -> tuple[ClassSums, Tensor | None]:
+        """The sums, and the number of valid images in all processes if there are several."""
         channels = x.logits.shape[1]
         split = self.against_rest or x.activation == "sigmoid" or channels == 1
         index = (0, 1) * channels if split else tuple(range(channels))
@@ -145,21 +155,21 @@ class SegmentationLoss(nn.Module, ABC):
         )
         labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
         per_channel = dict(zip(v.wanted, v.values.unbind(0), strict=True))
-        sums = {name: self._pooled(name, _per_class(per_channel, name, split)) for name in self.wants}
+        sums = {name: _per_class(per_channel, name, split) for name in self.wants}
+        present, images = labelled, None
+        if processes > 1 or (self.batch and "tp" in sums):
+            sums, present, images = _pooled(sums, labelled, v.voxels, processes)
         weights = self._weights(channels, index, split)
         counted = (
             weights if self.include_background else tuple(w * (i != 0) for w, i in zip(weights, index, strict=True))
         )
         if self.absent == "skip":
-            present = labelled.new_tensor(counted) * (self._pooled("tp", labelled) > 0)
-            share = present / present.sum(-1, keepdim=True).clamp_min(1e-30)
+            share = labelled.new_tensor(counted) * (present > 0)
+            share = share / share.sum(-1, keepdim=True).clamp_min(1e-30)
         else:
             total = sum(counted)
             share = constant([w / total if total else 0.0 for w in counted], labelled.dtype, labelled.device)
-        return ClassSums(sums, labelled, v.voxels, index, weights, share, self.smooth)
-
-    def _pooled(self, name: SumName, per_image: Tensor) -> Tensor:
-        return per_image.sum(0, keepdim=True) if self.batch and name in REGION else per_image
+        return ClassSums(sums, labelled, v.voxels, index, weights, share, self.smooth), images
 
     def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> tuple[float, ...]:
         if self.class_weights is None:
@@ -188,6 +198,48 @@ def _per_class(per_channel: dict[SumName, Tensor], name: SumName, split: bool) -
 def _interleave(rest: Tensor, own: Tensor) -> Tensor:
     """Two (N, K) -> (N, 2 K): the rest and the class of the first channel, of the second, and so on."""
     return torch.stack((rest, own), -1).flatten(-2)
+
+
+def _pooled(
+    sums: dict[SumName, Tensor], labelled: Tensor, voxels: Tensor, processes: int
+) -> tuple[dict[SumName, Tensor], Tensor, Tensor | None]:
+    """The sums, those of regions pooled; labelled voxels pooled; and the number of images as of `_class_sums`.
+
+    Pooled ones are (1, C), and one tensor on their way: a reduction over processes costs its start, not its size.
+    """
+    regions = [name for name in sums if name in REGION]
+    valid = (voxels > 0).to(labelled.dtype)
+    pooled = torch.cat([*(sums[name] for name in regions), labelled, valid], 1).sum(0, keepdim=True)
+    if processes > 1:
+        pooled = _SumOverProcesses.apply(pooled)  # type: ignore[no-untyped-call]
+    *parts, present, images = torch.split(pooled, labelled.shape[1], 1)
+    return sums | dict(zip(regions, parts, strict=True)), present, images[0, 0] if processes > 1 else None
+
+
+def _processes() -> int:
+    """How many there are to share a batch."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """An all-reduce whose gradient is one, too: what a process adds is part of the loss of all.
+
+    PyTorch's own is deprecated in favour of private functions, which had no gradient in older versions.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing to keep, but apart from `forward`, as `torch.func` wants it."""
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return _SumOverProcesses.apply(*upstream)  # type: ignore[no-untyped-call]
 
 
 @loss

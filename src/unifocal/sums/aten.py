@@ -121,6 +121,7 @@ def _blocks(
     focused = any(e.is_cuda or e.any() for e in exponents)
     gamma, rest_gamma = gamma.expand(n, k).unsqueeze(-1), rest_gamma.expand(n, k).unsqueeze(-1)
     classes = torch.arange(k, dtype=dtype, device=x.device).add_(k == 1).unsqueeze(-1)
+    same = not x.is_cuda and torch.equal(gamma, rest_gamma)
     for images, voxels in _indices(x):
         part = _in_rows(x[images, :, voxels], dtype)
         label = labels[images, ..., voxels] if dense else labels[images, None, voxels]
@@ -135,14 +136,16 @@ def _blocks(
             g = torch.eq(g, classes, out=g.new_empty((g.shape[0], k, g.shape[2])))
         if w is not None:
             part, g = _counted(part, w), _counted(g, w) if dense else g
-        yield images, voxels, _Block(part, g, w, *((gamma[images], rest_gamma[images]) if focused else (None, None)))
+        inside = gamma[images] if focused else None
+        yield images, voxels, _Block(part, g, w, inside, inside if same or not focused else rest_gamma[images])
 
 
 def _indices(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Long images are cut up, short ones are put together; a block is small beside a large x."""
+    """Long images are cut up, short ones are put together."""
     n, k, v = x.shape
     least = _BLOCK_CUDA if x.is_cuda else _BLOCK
-    size = max(min(least * torch.get_num_threads(), x.numel() // 64), least)
+    small = max(x.numel() // 56, 200_000)  # the ten or so arrays of a block must be little beside a large x
+    size = max(min(least * torch.get_num_threads(), small), least)
     images, pieces = max(size // max(k * v, 1), 1), -(-k * v // size)
     for i in range(0, n, images):
         for j in range(pieces):
@@ -195,10 +198,12 @@ def _focused(value: Tensor, q: Tensor, gamma: Tensor | None, power: Power) -> Te
 
 
 def _power(q: Tensor, gamma: Tensor) -> Tensor:
-    """q^gamma to gamma |log q| units of the last place, in a third of the time of `pow`. 0 stands for the smallest q.
+    """q^gamma in a third of the time of `pow`, right to gamma |log q| units of the last place; q is not 0."""
+    return q.log().mul_(gamma).exp_()
 
-    A q of 0 comes with an entropy of 0, so the power does not matter.
-    """
+
+def _power_from_0(q: Tensor, gamma: Tensor) -> Tensor:
+    """The same where q may be 0: the entropy is 0 there, so any finite number will do."""
     return q.clamp_min(torch.finfo(q.dtype).tiny).log_().mul_(gamma).exp_()
 
 
@@ -241,7 +246,9 @@ def _classes_sums(b: _Block, form: Form) -> list[Tensor]:
         if p.is_cuda or p.min() < _TINY:  # p has lost its digits in underflow
             far = _finite(-torch.log_softmax(b.x, 1)).mul_(b.g).sum(1, keepdim=True)
             log = torch.where(p < _TINY, far, log)
-        of_class["ce"] = _focused(log, of_class["fn"], None if b.gamma is None else _mix(b.gamma.mT, b.g), _power)
+        of_class["ce"] = _focused(
+            log, of_class["fn"], None if b.gamma is None else _mix(b.gamma.mT, b.g), _power_from_0
+        )
     w = b.g if b.w is None else b.g * b.w
     scale = scale if b.w is None else scale * b.w
     products = {name: (w, value) for name, value in of_class.items()} | {"fp": (outside, scale)}
@@ -264,7 +271,7 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
     if focus:
         gamma, steep = focus
         log_by_q = torch.div(q, p.clamp_min_(_TINY)).log1p_().div_(q_class.clamp_min(_TINY))
-        down = _focused(down.addcmul_(steep.mul_(p_class), log_by_q), q_class, gamma, _power)
+        down = _focused(down.addcmul_(steep.mul_(p_class), log_by_q), q_class, gamma, _power_from_0)
     force.add_(down)
     torch.mul(outside, force * scale, out=out).addcmul_(b.g, force.mul_(q_class), value=-1)
     if "fp" in form.wanted:
@@ -274,26 +281,23 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
 # --- sigmoid and labels of 0 or 1 ----------------------------------------------------------------------------------
 
 
-def _sided(b: _Block) -> tuple[Tensor, Tensor, Callable[[], Tensor], Tensor | None]:
-    """p and q of the side that the voxel is on, -log p, and the exponent."""
-    against = b.x * torch.rsub(b.g, 1, alpha=2)  # the logit of q
-    log: Callable[[], Tensor]
-    if against.is_cuda or against.max() > _FAR:
+def _sided(b: _Block) -> tuple[Tensor, Tensor, Callable[[], Tensor], Tensor | None, Power]:
+    """p and q of the side that the voxel is on, -log p, and the exponent with its power."""
+    against = torch.rsub(b.g, 1, alpha=2).mul_(b.x)  # the logit of q
+    gamma = b.gamma
+    if b.gamma is not None and b.rest_gamma is not None and b.gamma is not b.rest_gamma:
+        gamma = (b.g * (b.gamma - b.rest_gamma)).add_(b.rest_gamma)
+    if against.is_cuda or not all(abs(end) < _FAR for end in torch.aminmax(against)):
         p, q = torch.sigmoid(-against), torch.sigmoid(against)
-        log = lambda: _finite(softplus(against, threshold=_FAR))  # noqa: E731
-    else:
-        ratio = against.exp()  # q / p
-        p = (ratio + 1).reciprocal_()
-        q = ratio * p
-        log = ratio.log1p_
-    if b.gamma is None or b.rest_gamma is None:
-        return p, q, log, None
-    return p, q, log, (b.g * (b.gamma - b.rest_gamma)).add_(b.rest_gamma)
+        return p, q, lambda: _finite(softplus(against, threshold=_FAR)), gamma, _power_from_0
+    ratio = against.exp_()  # q / p
+    p = (ratio + 1).reciprocal_()
+    return p, ratio * p, ratio.log1p_, gamma, _power
 
 
 def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
-    p, q, log, gamma = _sided(b)
-    entropy = _focused(log(), q, gamma, _power) if _has_entropy(form) else q
+    p, q, log, gamma, power = _sided(b)
+    entropy = _focused(log(), q, gamma, power) if _has_entropy(form) else q
     sums, spare = {}, torch.empty_like(p)
     for inside, outside, value in ("tp", "tn", p), ("ce", "rest", entropy), ("fn", "fp", q):
         if inside in form.wanted or outside in form.wanted:
@@ -305,10 +309,10 @@ def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
 
 
 def _sided_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
-    p, q, log, gamma = _sided(b)
+    p, q, log, gamma, power = _sided(b)
     outside = 1 - b.g
     if _has_entropy(form):
-        torch.mul(_by_side(b.g, outside, -a["ce"], a["rest"]), _fall(p, q, log, gamma, _power), out=out)
+        torch.mul(_by_side(b.g, outside, -a["ce"], a["rest"]), _fall(p, q, log, gamma, power), out=out)
     else:
         out.zero_()
     if _has_region(form):
@@ -324,32 +328,36 @@ def _others(x: Tensor) -> Tensor:
     return _mix(x.new_ones((1, k, k)) - torch.eye(k, dtype=x.dtype, device=x.device), x)
 
 
-def _shared(b: _Block, form: Form) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor]]:
-    """p, q, -log p and -log q."""
+def _shared(b: _Block, form: Form) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor], Power]:
+    """p, q, -log p and -log q, and how to take powers of p and q."""
     if form.activation == "none":
         p = b.x.clamp(reference.CLIP, 1 - reference.CLIP)
-        q = 1 - p
-        return p, q, lambda: p.log().neg_(), lambda: p.neg().log1p_().neg_()
+        return p, 1 - p, lambda: p.log().neg_(), lambda: p.neg().log1p_().neg_(), torch.pow
     if form.activation == "sigmoid":
         x = b.x
-        common = x.abs().neg_().exp_().log1p_() if _has_entropy(form) else x
         p, q = torch.sigmoid(x), torch.sigmoid(-x)
-        return p, q, lambda: _finite(common - x.clamp_max(0)), lambda: _finite(common + x.clamp_min(0))
+        common = x.abs().neg_().exp_().log1p_() if _has_entropy(form) else x
+        return p, q, lambda: _finite(common - x.clamp_max(0)), lambda: _finite(common + x.clamp_min(0)), _power_from_0
     x = b.x - b.x.amax(1, keepdim=True)
     e = x.exp()
     others = _others(e)
+    least = others.amin(1, keepdim=True)  # that of the largest e, which is 1
     scale = (e[:, :1] + others[:, :1]).reciprocal_()
-    p, q = e * scale, others * scale
-    log_sum = others.amin(1, keepdim=True).log1p_()  # of e, as the largest e is 1
-    return p, q, lambda: _finite(log_sum - x), lambda: reference.voxels(b.x, form).log_q
+    power = _power_from_0 if "rest" in form.wanted or least.is_cuda or least.min() < _TINY else _power
+    return (
+        e.mul_(scale),
+        others.mul_(scale),
+        lambda: _finite(least.log1p_() - x),
+        lambda: reference.voxels(b.x, form).log_q,
+        power,
+    )
 
 
 def _shared_sums(b: _Block, form: Form) -> list[Tensor]:
-    p, q, log_p, log_q = _shared(b, form)
+    p, q, log_p, log_q, power = _shared(b, form)
     inside, outside = b.g, 1 - b.g
     if b.w is not None:
         inside, outside = inside * b.w, outside * b.w
-    power = torch.pow if form.activation == "none" else _power
     r = b.x.clamp(0, 1) if form.activation == "none" and not form.clip else p
     s = q if r is p else 1 - r
     terms = {
@@ -365,17 +373,17 @@ def _shared_sums(b: _Block, form: Form) -> list[Tensor]:
 
 
 def _shared_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
-    p, q, log_p, log_q = _shared(b, form)
+    p, q, log_p, log_q, power = _shared(b, form)
     if form.activation == "softmax" and "rest" in form.wanted and (q.is_cuda or q.min() < _TINY):
         upstream = torch.stack([a[name][..., 0] for name in form.wanted])
         gamma, rest_gamma = (torch.zeros_like(upstream[0]) if e is None else e[..., 0] for e in (b.gamma, b.rest_gamma))
         out.copy_(reference.backward(upstream, b.x, b.g, None, gamma, rest_gamma, form._replace(ignore_index=None)))
         return
-    power = torch.pow if form.activation == "none" else _power
     outside = 1 - b.g
-    out.zero_()
     if "ce" in form.wanted:
         torch.mul(_fall(p, q, log_p, b.gamma, power), b.g * -a["ce"], out=out)
+    else:
+        out.zero_()
     if "rest" in form.wanted:
         out.addcmul_(_fall(q, p, log_q, b.rest_gamma, power), outside * a["rest"])
     if form.activation == "softmax" and _has_entropy(form):

@@ -46,7 +46,7 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
     double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
 };
 
-const int64_t PLANES = 2;  // of a slab, besides one on each side
+const int64_t PLANES = 4;  // of a slab, besides one on each side
 
 int64_t slabs_of(const Masks& m) { return (m.a + PLANES - 1) / PLANES; }
 
@@ -307,6 +307,19 @@ template <class V>
 INLINE V smaller(V a, V b) {
     return b < a ? b : a;
 }
+
+#if UNIFOCAL_BYTES == 64
+INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
+INLINE bool any(Lanes<double>::I mask) { return _mm512_movepi64_mask((__m512i)mask); }
+#else
+template <class I>
+INLINE bool any(I mask) {
+    int64_t words[sizeof mask / 8], found = 0;
+    __builtin_memcpy(words, &mask, sizeof mask);
+    for (int64_t word : words) found |= word;
+    return found;
+}
+#endif
 
 // --- exp, log and powers ---------------------------------------------------------------------------------------------
 
@@ -596,6 +609,7 @@ void write_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t co
 
 // --- a tile of voxels ------------------------------------------------------------------------------------------------
 
+const int64_t STEPS = 8;
 const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
 
 INLINE int64_t tile_of(int64_t channels) {
@@ -605,11 +619,17 @@ INLINE int64_t tile_of(int64_t channels) {
 
 int64_t scratch_bytes(const Call& c) {
     const int64_t k = c.channels, tile = tile_of(k);
-    const int64_t tiles = (3 * k + 2) * tile;                           // z, e, g; class and weight
+    const int64_t tiles = (3 * k + 2 + STEPS) * tile;                   // z, e, g; class and weight; steps
     const int64_t sums = (SUMS * k + 1) * (UNIFOCAL_BYTES / 4) * 3;     // float lanes and double lanes
     const int64_t constants = 8 * k;
     const int64_t rows = (2 * k * (int64_t)sizeof(void*) + 63) / 64 * 64;
     return ((tiles + sums + constants) * (is_double(c) ? 8 : 4) + rows + 1024) / 64 * 64;
+}
+
+// x^exponent for an exponent of 0, 1 or 2
+template <class F>
+INLINE typename Lanes<F>::V simple_power(typename Lanes<F>::V x, typename Lanes<F>::V exponent) {
+    return exponent == (F)0 ? all<F>(1) : exponent == (F)1 ? x : x * x;
 }
 
 template <class F>
@@ -625,11 +645,11 @@ struct Tile {
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
     Int* label;        // channel of each voxel's class, -1 for none
-    F* weight;
+    F *weight, *steps;
     V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
     double* totals;    // the same of this block, lane by lane
     F *gamma, *rest_gamma, *a[LABELLED];  // K each; `a` is the upstream gradient
-    bool focused;      // is any gamma of this image other than 0?
+    bool focused, simple;  // is any gamma of this image other than 0; are all of them 0, 1 or 2?
 
     Tile(const Call& call, int64_t image, char* scratch) : c(call), n(image), size(tile_of(call.channels)) {
         const int64_t k = c.channels;
@@ -644,6 +664,7 @@ struct Tile {
         g = (F*)take(k * size * sizeof(F));
         label = (Int*)take(size * sizeof(Int));
         weight = (F*)take(size * sizeof(F));
+        steps = (F*)take(STEPS * size * sizeof(F));
         sums = (V*)take((SUMS * k + 1) * sizeof(V));
         totals = (double*)take((SUMS * k + 1) * L::N * sizeof(double));
         F* constants = (F*)take(8 * k * sizeof(F));
@@ -652,10 +673,12 @@ struct Tile {
         gamma = constants;
         rest_gamma = constants + k;
         focused = false;
+        simple = true;
         for (int64_t i = 0; i < k; ++i) {
             gamma[i] = (F)number(c.gamma, n, i);
             rest_gamma[i] = (F)number(c.rest_gamma, n, i);
             focused |= wants(CE) && gamma[i] != 0;
+            simple &= gamma[i] == 0 || gamma[i] == 1 || gamma[i] == 2;
         }
         for (int s = 0; s < LABELLED; ++s) {
             a[s] = constants + (2 + s) * k;
@@ -665,6 +688,8 @@ struct Tile {
                               : (F)0;
         }
     }
+
+    F* step(int i) const { return steps + i * size; }  // one of a few numbers that are kept for each voxel
 
     bool wants(Sum s) const { return c.wanted[s] >= 0; }
 
@@ -784,54 +809,95 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
     return y;
 }
 
-// Of two channels, the logit of the one that is not the voxel's class.
-template <class F, int K>
-INLINE typename Lanes<F>::V other_of(const typename Lanes<F>::V* x, typename Lanes<F>::I label) {
-    return label == 0 ? x[K - 1] : x[0];
-}
-
 // Few channels, known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
+// As one long chain of dependent instructions would wait for itself, each part of it has a loop of its own, and keeps
+// for every voxel in steps:
+enum Step { Q, P, SCALE, LOG_SUM, FAR, FARTHER, GAMMA, BASE };  // FAR: top - z of the own, FARTHER: of the other channel, and
+// then q^gamma
+
 template <class F, int K>
-void forward_few(Tile<F>& t, int64_t padded) {
+INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused, bool based) {
     LANES;
-    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
-    V sums[SUMS][K] = {}, count = {};
+    const int64_t S = t.size;
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
         V x[K], ex[K];
         for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
-        V top = x[0];
-        for (int k = 1; k < K; ++k) top = larger(x[k], top);
+        V top = x[0], base = all(t.a[FP][0]), hit = {};
+        I first = {};
+        for (int k = 1; k < K; ++k) {
+            const I higher = x[k] > top;
+            top = larger(x[k], top);
+            first = higher ? all_int<F>((Int)k) : first;
+            base = higher ? all(t.a[FP][k]) : base;
+        }
         exponentials<F, K>(x, top, ex);
         V others = {}, e = {}, z = {}, gamma = {};
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
+            store(t.e + k * S + v, ex[k]);
             others += own ? (V){} : ex[k];
             e = own ? ex[k] : e;
             z = own ? x[k] : z;
             gamma = own ? all(t.gamma[k]) : gamma;
+            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
         }
-        const V total = others + e;
-        V scale = (F)1 / total, w = all<F>(1), ce = {};
-        const V q = others * scale;
+        const V total = others + e, scale = (F)1 / total;
+        store(t.step(Q) + v, others * scale);
+        store(t.step(P) + v, e * scale);
+        store(t.step(SCALE) + v, scale);
+        if (based) store(t.step(BASE) + v, first == label ? hit : base);
+        if (!entropy) continue;
+        store(t.step(LOG_SUM) + v, z == top ? others : total - (F)1);
+        store(t.step(FAR) + v, top - z);
+        if (!focused) continue;
+        store(t.step(FARTHER) + v, top - (label == 0 ? x[K - 1] : x[0]));
+        store(t.step(GAMMA) + v, gamma);
+    }
+    if (!entropy) return;
+    for (int64_t v = 0; v < padded; v += L::N) store(t.step(LOG_SUM) + v, log1p_<F>(load(t.step(LOG_SUM) + v)));
+    if (!focused) return;
+    if (t.simple) {
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(FARTHER) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
+        return;
+    }
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V gamma = load(t.step(GAMMA) + v);
+        store(t.step(FARTHER) + v, K == 2 ? exp_product<F>(gamma, load(t.step(FARTHER) + v), load(t.step(LOG_SUM) + v))
+                                          : pow_<F>(load(t.step(Q) + v), gamma));
+    }
+}
+
+template <class F>
+INLINE typename Lanes<F>::V log_p_of_few(const Tile<F>& t, int64_t v) {
+    return smaller(load(t.step(LOG_SUM) + v) + load(t.step(FAR) + v), all(Lanes<F>::HUGE_LOG));
+}
+
+template <class F, int K>
+void forward_few(Tile<F>& t, int64_t padded) {
+    LANES;
+    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    steps_of_few<F, K>(t, padded, entropy, t.focused, false);
+    V sums[SUMS][K] = {}, count = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V w = all<F>(1);
         if (t.masked) w = load(t.weight + v);
-        if (entropy) {
-            const V log_sum = log_total<F>(others, total, z, top);
-            ce = smaller(log_sum + (top - z), all(L::HUGE_LOG)) * w;
-            if (t.focused) ce *= K == 2 ? exp_product<F>(gamma, top - other_of<F, K>(x, label), log_sum) : pow_<F>(q, gamma);
-        }
-        scale *= w;
-        const V tp = e * scale, fn = q * w;
         count += w;
+        for (int k = 0; k < K; ++k) sums[LABELLED][k] += label == (Int)k ? w : (V){};
+        if (entropy) {
+            V ce = log_p_of_few(t, v) * w;
+            if (t.focused) ce *= load(t.step(FARTHER) + v);
+            for (int k = 0; k < K; ++k) sums[CE][k] += label == (Int)k ? ce : (V){};
+        }
+        if (!region) continue;
+        const V tp = load(t.step(P) + v) * w, fn = load(t.step(Q) + v) * w, scale = load(t.step(SCALE) + v) * w;
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
-            sums[LABELLED][k] += own ? w : (V){};
-            if (entropy) sums[CE][k] += own ? ce : (V){};
-            if (region) {
-                sums[TP][k] += own ? tp : (V){};
-                sums[FN][k] += own ? fn : (V){};
-                sums[FP][k] += own ? (V){} : ex[k] * scale;
-            }
+            sums[TP][k] += own ? tp : (V){};
+            sums[FN][k] += own ? fn : (V){};
+            sums[FP][k] += own ? (V){} : load(t.e + k * t.size + v) * scale;
         }
     }
     for (int s = 0; s < SUMS; ++s)
@@ -867,7 +933,7 @@ void forward_many(Tile<F>& t, int64_t padded) {
         if (t.masked) w = load(t.weight + v);
         if (entropy) {
             ce = smaller(log_total<F>(others, total, z, top) + (top - z), all(L::HUGE_LOG)) * w;
-            if (t.focused) ce *= pow_<F>(q, pick(t.gamma, 1, own));
+            if (t.focused) ce *= t.simple ? simple_power<F>(q, pick(t.gamma, 1, own)) : pow_<F>(q, pick(t.gamma, 1, own));
         }
         scale *= w;
         const V tp = e * scale, fn = q * w;
@@ -902,43 +968,29 @@ template <class F, int K>
 void backward_few(Tile<F>& t, int64_t padded) {
     LANES;
     const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    steps_of_few<F, K>(t, padded, t.focused, t.focused, region);
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
-        V x[K], ex[K];
-        for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
-        V top = x[0], base = all(t.a[FP][0]), hit = {}, slope = {}, gamma = {}, others = {}, e = {}, z = {};
-        I first = {};
-        for (int k = 1; k < K; ++k) {
-            const I higher = x[k] > top;
-            top = higher ? x[k] : top;
-            first = higher ? all_int<F>((Int)k) : first;
-            base = higher ? all(t.a[FP][k]) : base;
-        }
-        exponentials<F, K>(x, top, ex);
+        const V q = load(t.step(Q) + v), scale = load(t.step(SCALE) + v);
+        V w = all<F>(1), slope = {}, gamma = {}, hit = {}, ex[K];
+        if (t.masked) w = load(t.weight + v);
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
-            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
+            ex[k] = load(t.e + k * t.size + v);
             slope = own ? all(t.a[CE][k]) : slope;
-            gamma = own ? all(t.gamma[k]) : gamma;
-            others += own ? (V){} : ex[k];
-            e = own ? ex[k] : e;
-            z = own ? x[k] : z;
+            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
         }
-        const V total = others + e, scale = (F)1 / total, q = others * scale;
-        V w = all<F>(1);
-        if (t.masked) w = load(t.weight + v);
         slope *= w;
         if (t.focused) {
-            const V log_sum = log_total<F>(others, total, z, top);
-            const V focus =
-                K == 2 ? exp_product<F>(gamma, top - other_of<F, K>(x, label), log_sum) : pow_<F>(q, gamma);
-            slope *= focused_slope<F>(gamma, focus, e * scale, q, log_sum + (top - z));
+            gamma = load(t.step(GAMMA) + v);
+            slope *= focused_slope<F>(gamma, load(t.step(FARTHER) + v), load(t.step(P) + v), q, log_p_of_few(t, v));
         }
-        base = first == label ? hit : base;
-        V mean = {};
-        if (region)
+        V mean = {}, base = {};
+        if (region) {
+            base = load(t.step(BASE) + v);
             for (int k = 0; k < K; ++k) mean += ex[k] * ((label == (Int)k ? hit : all(t.a[FP][k])) - base);
-        mean *= scale;
+            mean *= scale;
+        }
         const V own_part = -slope * q, other_part = slope * scale, region_part = scale * w;
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
@@ -984,7 +1036,8 @@ void backward_many(Tile<F>& t, int64_t padded) {
         V slope = pick(t.a[CE], 1, own) * w;
         if (t.focused) {
             const V gamma = pick(t.gamma, 1, own), log_p = log_total<F>(others, total, z, top) + (top - z);
-            slope *= focused_slope<F>(gamma, pow_<F>(q, gamma), e * scale, q, log_p);
+            const V focus = t.simple ? simple_power<F>(q, gamma) : pow_<F>(q, gamma);
+            slope *= focused_slope<F>(gamma, focus, e * scale, q, log_p);
         }
         mean = (mean + e * (hit - base)) * scale;
         const V other_part = slope * scale, region_part = scale * w;
@@ -997,22 +1050,12 @@ void backward_many(Tile<F>& t, int64_t padded) {
     }
 }
 
-// --- every other form: a label in [0, 1] for each channel, read against the rest -------------------------------------
+// --- given probabilities, and softmax against the rest: every label a number in [0, 1] for each channel ---------------
 
 template <class F>
 struct Probability {
     typename Lanes<F>::V p, q, log_p, log_q;  // the logarithms are negated
 };
-
-template <class F>
-INLINE Probability<F> sigmoid(typename Lanes<F>::V z) {
-    LANES;
-    const V size = larger(z, -z), e = exp_<F>(-size), high = (F)1 / ((F)1 + e), low = e * high;
-    const V soft = log1p_<F>(e), most = all(L::HUGE_LOG);
-    const I positive = z >= (F)0;
-    return {positive ? high : low, positive ? low : high, smaller(soft + larger(-z, (V){}), most),
-            smaller(soft + larger(z, (V){}), most)};
-}
 
 template <class F>
 INLINE Probability<F> given(typename Lanes<F>::V x) {
@@ -1074,8 +1117,7 @@ struct Channels {
 
 template <class F>
 INLINE Probability<F> probability(Tile<F>& t, const Channels<F>* channels, int64_t v, int64_t k) {
-    if (channels) return channels->of(t, v, k, t.wants(REST));
-    return t.c.activation == SIGMOID ? sigmoid<F>(load(t.rows[k] + v)) : given<F>(load(t.rows[k] + v));
+    return channels ? channels->of(t, v, k, t.wants(REST)) : given<F>(load(t.rows[k] + v));
 }
 
 template <class F>
@@ -1138,9 +1180,8 @@ void forward_any(Tile<F>& t, int64_t padded) {
 }
 
 template <class F>
-INLINE void backward_separate(Tile<F>& t, int64_t v) {
+INLINE void backward_given(Tile<F>& t, int64_t v) {
     LANES;
-    const bool is_sigmoid = t.c.activation == SIGMOID;
     const V w = load(t.weight + v);
     for (int64_t k = 0; k < t.c.channels; ++k) {
         const Probability<F> y = probability<F>(t, nullptr, v, k);
@@ -1150,13 +1191,8 @@ INLINE void backward_separate(Tile<F>& t, int64_t v) {
         powers(t, k, y, g, q_power, p_power);
         const V down = in * t.a[CE][k] * q_power, up = out * t.a[REST][k] * p_power;
         const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
-        if (is_sigmoid)
-            gradient = tilt * y.p * y.q - down * (gamma * y.p * y.log_p + y.q) + up * (rest_gamma * y.q * y.log_q + y.p);
-        else {
-            gradient =
-                tilt - down * (gamma * y.log_p / y.q + (F)1 / y.p) + up * (rest_gamma * y.log_q / y.p + (F)1 / y.q);
-            if (t.c.gradient.dtype == F16) gradient = smaller(larger(gradient, all<F>(-65504)), all<F>(65504));
-        }
+        gradient = tilt - down * (gamma * y.log_p / y.q + (F)1 / y.p) + up * (rest_gamma * y.log_q / y.p + (F)1 / y.q);
+        if (t.c.gradient.dtype == F16) gradient = smaller(larger(gradient, all<F>(-65504)), all<F>(65504));
         store(t.out[k] + v, gradient);
     }
 }
@@ -1209,29 +1245,50 @@ void backward_any(Tile<F>& t, int64_t padded) {
         if (t.c.activation == SOFTMAX)
             backward_coupled(t, v);
         else
-            backward_separate(t, v);
+            backward_given(t, v);
 }
 
-// Sigmoid with labels of 0 or 1. With s the logit towards the label (z inside, -z outside), r = 1 / (1 + e^-s) is the
-// probability of what is right, m = 1 - r, and the entropies are m^gamma (-log r) on both sides.
-template <class F>
-struct Margin {
-    typename Lanes<F>::I own;
-    typename Lanes<F>::V right, wrong, log_right, focus;
+// --- sigmoid with labels of 0 or 1 -----------------------------------------------------------------------------------
+//
+// With s the logit towards the label (z inside, -z outside), r = 1 / (1 + e^-s) is the probability of what is right,
+// m = 1 - r, and the entropies of both sides are m^gamma (-log r).
 
-    INLINE Margin(Tile<F>& t, int64_t v, int64_t k, bool focused, bool entropy) {
+template <class F>
+INLINE typename Lanes<F>::I is_inside(const Tile<F>& t, int64_t v, int64_t k) {
+    LANES;
+    return t.c.dense ? load(t.g + k * t.size + v) > (F)0 : (I)load((const F*)(t.label + v)) == (Int)k;
+}
+
+// Fills steps 0 to 3 of the tile with s, e^-|s|, log(1 + e^-|s|) and m^gamma of channel k. One loop for each: a loop of
+// one long chain would wait for itself.
+template <class F>
+INLINE void margins(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bool focused) {
+    LANES;
+    F *s = t.step(0), *e = t.step(1), *soft = t.step(2), *focus = t.step(3);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V z = load(t.rows[k] + v), signed_z = is_inside(t, v, k) ? z : -z;
+        store(s + v, signed_z);
+        store(e + v, exp_<F>(-larger(signed_z, -signed_z)));
+    }
+    if (!entropy) return;
+    for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_<F>(load(e + v)));
+    if (!focused) return;
+    const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
+    for (int64_t v = 0; v < padded; v += L::N)
+        store(focus + v, exp_product<F>(is_inside(t, v, k) ? gamma : rest_gamma, larger(load(s + v), (V){}),
+                                        load(soft + v)));
+}
+
+template <class F>
+struct Margin {  // of a vector of voxels, once the steps are filled
+    typename Lanes<F>::V right, wrong, log_right;
+
+    INLINE Margin(const Tile<F>& t, int64_t v) {
         LANES;
-        const V z = load(t.rows[k] + v);
-        own = t.c.dense ? load(t.g + k * t.size + v) > (F)0 : (I)load((const F*)(t.label + v)) == (Int)k;
-        const V s = own ? z : -z, e = exp_<F>(-larger(s, -s)), high = (F)1 / ((F)1 + e), low = e * high;
+        const V s = load(t.step(0) + v), e = load(t.step(1) + v), high = (F)1 / ((F)1 + e), low = e * high;
         right = s >= (F)0 ? high : low;
         wrong = s >= (F)0 ? low : high;
-        log_right = focus = (V){};
-        if (!entropy) return;
-        const V soft = log1p_<F>(e);
-        log_right = smaller(soft + larger(-s, (V){}), all(L::HUGE_LOG));
-        if (focused)
-            focus = exp_product<F>(own ? all(t.gamma[k]) : all(t.rest_gamma[k]), larger(s, (V){}), soft);
+        log_right = smaller(load(t.step(2) + v) + larger(-s, (V){}), all(L::HUGE_LOG));
     }
 };
 
@@ -1242,23 +1299,25 @@ void forward_binary(Tile<F>& t, int64_t padded) {
     const bool entropy = t.wants(CE) || t.wants(REST);
     for (int64_t k = 0; k < K; ++k) {
         const bool focused = t.gamma[k] != 0 || t.rest_gamma[k] != 0;
+        margins(t, k, padded, entropy, focused);
         V tp = {}, fp = {}, fn = {}, tn = {}, ce = {}, rest = {}, labelled = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v, k, focused, entropy);
+            const Margin<F> y(t, v);
+            const I own = is_inside(t, v, k);
             V w = all<F>(1);
             if (t.masked) w = load(t.weight + v);
             const V right = w * y.right, wrong = w * y.wrong;
-            tp += y.own ? right : (V){};
-            tn += y.own ? (V){} : right;
-            fn += y.own ? wrong : (V){};
-            fp += y.own ? (V){} : wrong;
-            labelled += y.own ? w : (V){};
+            tp += own ? right : (V){};
+            tn += own ? (V){} : right;
+            fn += own ? wrong : (V){};
+            fp += own ? (V){} : wrong;
+            labelled += own ? w : (V){};
             count += w;
             if (!entropy) continue;
             V term = w * y.log_right;
-            if (focused) term *= y.focus;
-            ce += y.own ? term : (V){};
-            rest += y.own ? (V){} : term;
+            if (focused) term *= load(t.step(3) + v);
+            ce += own ? term : (V){};
+            rest += own ? (V){} : term;
         }
         const V sums[SUMS] = {tp, fp, fn, tn, ce, rest, labelled};
         for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
@@ -1272,17 +1331,211 @@ void backward_binary(Tile<F>& t, int64_t padded) {
     const bool entropy = t.wants(CE) || t.wants(REST);
     for (int64_t k = 0; k < t.c.channels; ++k) {
         const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
-        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
+        margins(t, k, padded, focused, focused);
+        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]), ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
+        const V tilt_inside = all(t.a[TP][k] - t.a[FN][k]), tilt_outside = all(t.a[TN][k] - t.a[FP][k]);
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v, k, focused, focused);
+            const Margin<F> y(t, v);
+            const I own = is_inside(t, v, k);
             V slope = y.wrong;
-            if (focused) slope = y.focus * ((y.own ? gamma : rest_gamma) * y.right * y.log_right + y.wrong);
-            const V tilt = y.own ? all(t.a[TP][k] - t.a[FN][k]) : all(t.a[TN][k] - t.a[FP][k]);
-            V gradient = tilt * y.right * y.wrong - (y.own ? all(t.a[CE][k]) : all(t.a[REST][k])) * slope;
+            if (focused)
+                slope = load(t.step(3) + v) * ((own ? gamma : rest_gamma) * y.right * y.log_right + y.wrong);
+            V gradient = (own ? tilt_inside : tilt_outside) * y.right * y.wrong - (own ? ce : rest) * slope;
             if (t.masked) gradient *= load(t.weight + v);
-            store(t.out[k] + v, y.own ? gradient : -gradient);
+            store(t.out[k] + v, own ? gradient : -gradient);
         }
     }
+}
+
+// --- sigmoid with soft labels ----------------------------------------------------------------------------------------
+
+// Fills steps 0 to 3 with e^-|z|, log(1 + e^-|z|), q^gamma and p^rest_gamma of channel k, as far as they are wanted.
+template <class F>
+INLINE void steps_of_sigmoid(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
+    LANES;
+    const F *z = t.rows[k], gamma = t.wants(CE) ? t.gamma[k] : 0, rest_gamma = t.wants(REST) ? t.rest_gamma[k] : 0;
+    F *e = t.step(0), *soft = t.step(1), *q_power = t.step(2), *p_power = t.step(3);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V x = load(z + v);
+        store(e + v, exp_<F>(-larger(x, -x)));
+    }
+    if (!entropy) return;
+    for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_<F>(load(e + v)));
+    for (int64_t v = 0; v < padded; v += L::N)
+        store(q_power + v, gamma == 0 ? all<F>(1)
+                                      : exp_product<F>(all(gamma), larger(load(z + v), (V){}), load(soft + v)));
+    for (int64_t v = 0; v < padded; v += L::N)
+        store(p_power + v, rest_gamma == 0 ? all<F>(1)
+                                           : exp_product<F>(all(rest_gamma), larger(-load(z + v), (V){}), load(soft + v)));
+}
+
+template <class F>
+INLINE Probability<F> probability_from_steps(const Tile<F>& t, int64_t v, int64_t k) {
+    LANES;
+    const V z = load(t.rows[k] + v), e = load(t.step(0) + v), soft = load(t.step(1) + v), most = all(L::HUGE_LOG);
+    const V high = (F)1 / ((F)1 + e), low = e * high;
+    const I positive = z >= (F)0;
+    return {positive ? high : low, positive ? low : high, smaller(soft + larger(-z, (V){}), most),
+            smaller(soft + larger(z, (V){}), most)};
+}
+
+template <class F>
+void forward_sigmoid(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels;
+    const bool entropy = t.wants(CE) || t.wants(REST);
+    for (int64_t k = 0; k < K; ++k) {
+        steps_of_sigmoid(t, k, padded, entropy);
+        V sums[SUMS] = {}, count = {};
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Probability<F> y = probability_from_steps(t, v, k);
+            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
+            sums[TP] += in * y.p;
+            sums[FP] += out * y.p;
+            sums[FN] += in * y.q;
+            sums[TN] += out * y.q;
+            sums[LABELLED] += in;
+            count += w;
+            if (!entropy) continue;
+            sums[CE] += in * load(t.step(2) + v) * y.log_p;
+            sums[REST] += out * load(t.step(3) + v) * y.log_q;
+        }
+        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
+        t.sums[SUMS * K] = count;
+    }
+}
+
+template <class F>
+void backward_sigmoid(Tile<F>& t, int64_t padded) {
+    LANES;
+    const bool entropy = t.wants(CE) || t.wants(REST);
+    for (int64_t k = 0; k < t.c.channels; ++k) {
+        steps_of_sigmoid(t, k, padded, entropy);
+        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
+        const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Probability<F> y = probability_from_steps(t, v, k);
+            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
+            V gradient = (in * inner + out * outer) * y.p * y.q;
+            if (entropy)
+                gradient += out * t.a[REST][k] * load(t.step(3) + v) * (rest_gamma * y.q * y.log_q + y.p) -
+                            in * t.a[CE][k] * load(t.step(2) + v) * (gamma * y.p * y.log_p + y.q);
+            store(t.out[k] + v, gradient);
+        }
+    }
+}
+
+// --- softmax with soft labels, not against the rest ------------------------------------------------------------------
+
+enum SoftStep { TOP, FIRST, FIRST_Q, SOFT_SCALE, LOG_TOTAL, FOCUS, FIRST_FORCE, OTHER_FORCES };
+
+template <class F>
+INLINE void steps_of_softmax(Tile<F>& t, int64_t padded) {
+    LANES;
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const Channels<F> channels(t, v, false);
+        store(t.step(TOP) + v, channels.top);
+        store(t.step(FIRST) + v, (V)channels.first);
+        store(t.step(FIRST_Q) + v, channels.others * channels.scale);
+        store(t.step(SOFT_SCALE) + v, channels.scale);
+        store(t.step(LOG_TOTAL) + v, channels.others);
+    }
+    if (!t.wants(CE)) return;
+    for (int64_t v = 0; v < padded; v += L::N) store(t.step(LOG_TOTAL) + v, log1p_<F>(load(t.step(LOG_TOTAL) + v)));
+}
+
+template <class F>
+INLINE typename Lanes<F>::V p_of(const Tile<F>& t, int64_t v, int64_t k) {
+    return load(t.e + k * t.size + v) * load(t.step(SOFT_SCALE) + v);
+}
+
+template <class F>
+INLINE typename Lanes<F>::V q_of(const Tile<F>& t, int64_t v, int64_t k, typename Lanes<F>::V p) {
+    LANES;
+    return (I)load(t.step(FIRST) + v) == (Int)k ? load(t.step(FIRST_Q) + v) : (F)1 - p;
+}
+
+template <class F>
+INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
+    const typename Lanes<F>::V far = load(t.step(TOP) + v) - load(t.rows[k] + v);
+    return smaller(load(t.step(LOG_TOTAL) + v) + far, all(Lanes<F>::HUGE_LOG));
+}
+
+// q^gamma of channel k
+template <class F>
+INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
+    LANES;
+    const V gamma = all(t.gamma[k]);
+    if (t.simple)
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(FOCUS) + v, simple_power<F>(q_of(t, v, k, p_of(t, v, k)), gamma));
+    else if (t.c.channels == 2)  // q is the other channel's p
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(FOCUS) + v, exp_product<F>(gamma, load(t.step(TOP) + v) - load(t.rows[1 - k] + v),
+                                                    load(t.step(LOG_TOTAL) + v)));
+    else
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(FOCUS) + v, pow_<F>(q_of(t, v, k, p_of(t, v, k)), gamma));
+}
+
+template <class F>
+void forward_softmax(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels;
+    const bool entropy = t.wants(CE);
+    steps_of_softmax(t, padded);
+    for (int64_t k = 0; k < K; ++k) {
+        const bool focused = entropy && t.gamma[k] != 0;
+        if (focused) focus_of_softmax(t, k, padded);
+        V sums[SUMS] = {}, count = {};
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V p = p_of(t, v, k), q = q_of(t, v, k, p);
+            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
+            sums[TP] += in * p;
+            sums[FP] += out * p;
+            sums[FN] += in * q;
+            sums[TN] += out * q;
+            sums[LABELLED] += in;
+            count += w;
+            if (!entropy) continue;
+            V ce = in * log_p_of(t, v, k);
+            if (focused) ce *= load(t.step(FOCUS) + v);
+            sums[CE] += ce;
+        }
+        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
+        t.sums[SUMS * K] = count;
+    }
+}
+
+template <class F>
+void backward_softmax(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t K = t.c.channels;
+    steps_of_softmax(t, padded);
+    for (int64_t k = 0; k < K; ++k) {  // f_k, in the place of the labels
+        const bool focused = t.wants(CE) && t.gamma[k] != 0;
+        if (focused) focus_of_softmax(t, k, padded);
+        const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V p = p_of(t, v, k), g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g;
+            V down = in * t.a[CE][k];
+            if (focused)
+                down *= focused_slope<F>(all(t.gamma[k]), load(t.step(FOCUS) + v), p, q_of(t, v, k, p), log_p_of(t, v, k));
+            const V force = (in * inner + w * ((F)1 - g) * outer) * p - down;
+            const I is_first = (I)load(t.step(FIRST) + v) == (Int)k;
+            store(t.g + k * t.size + v, force);
+            const V own = k ? load(t.step(FIRST_FORCE) + v) : (V){}, rest = k ? load(t.step(OTHER_FORCES) + v) : (V){};
+            store(t.step(FIRST_FORCE) + v, is_first ? force : own);
+            store(t.step(OTHER_FORCES) + v, is_first ? rest : rest + force);
+        }
+    }
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V p = p_of(t, v, k), force = load(t.g + k * t.size + v), others = load(t.step(OTHER_FORCES) + v);
+            const V first = force * load(t.step(FIRST_Q) + v) - p * others;
+            const V other = force - p * (load(t.step(FIRST_FORCE) + v) + others);
+            store(t.out[k] + v, (I)load(t.step(FIRST) + v) == (Int)k ? first : other);
+        }
 }
 
 // --- a block of voxels -----------------------------------------------------------------------------------------------
@@ -1292,6 +1545,9 @@ void process(Tile<F>& t, int64_t padded) {
     const bool back = t.c.backward, hard = t.c.activation == SOFTMAX && !t.c.dense && !t.wants(REST) && !t.wants(TN);
     const bool binary = t.c.activation == SIGMOID && (!t.c.dense || t.c.labels.dtype >= BOOL);
     if (binary) return back ? backward_binary(t, padded) : forward_binary(t, padded);
+    if (t.c.activation == SIGMOID) return back ? backward_sigmoid(t, padded) : forward_sigmoid(t, padded);
+    if (t.c.activation == SOFTMAX && t.c.dense && !t.wants(REST))
+        return back ? backward_softmax(t, padded) : forward_softmax(t, padded);
     if (!hard) return back ? backward_any(t, padded) : forward_any(t, padded);
     switch (t.c.channels) {  // few channels: the sums stay in registers
         case 2: return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
@@ -1341,11 +1597,15 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
 template <class F>
 struct Slab {
     typedef Lanes<F> L;
+    typedef typename L::V V;
+    typedef typename L::I I;
     typedef typename L::Int Int;
     const Masks& m;
     int64_t n, pitch, plane;  // elements of a padded row, and of a plane of such rows
     Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
     F *mask, *weight, *squared;  // of one channel; of every voxel of the slab itself; (1 / (2 size))^2 along C
+    V* lanes;         // 2 K vectors of sums in float, to be added to those in double before they lose digits
+    int64_t waiting;  // vectors of voxels that they hold
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
 
@@ -1357,6 +1617,9 @@ struct Slab {
         code = (Int*)(weight + all_planes);
         mask = (F*)(code + all_planes);
         squared = mask + all_planes;
+        lanes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
+        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
+        waiting = 0;
         for (int64_t i = 0; i < pitch; ++i) squared[i] = square(m.step[2], i, m.c);
     }
 
@@ -1401,29 +1664,82 @@ struct Slab {
             const uint64_t k = (uint64_t)(int64_t)from[i * m.labels.c] - first;
             to[i] = w[i] > 0 ? (k < channels ? (Int)k : (Int)-1) : (Int)-2;
         }
+        to[-1] = to[0];
+        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
     }
 
     // The mask of channel k in a row, its ends repeated once beyond them.
-    void read_mask(int64_t k, int64_t a, int64_t b, const F* w, const Int* codes, F* to) {
-        const bool inverse = k == 0 && m.channels > 1;
-        if (m.dense) {
-            const char* from = row(m.labels, k, a, b);
+    void read_mask(int64_t k, int64_t a, int64_t b, const F* w, F* to) {
+        const char* from = row(m.labels, k, a, b);
 #define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
-            FOR_DTYPE(m.labels.dtype, READ)
+        FOR_DTYPE(m.labels.dtype, READ)
 #undef READ
-            for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
-        } else if (inverse)
-            for (int64_t i = 0; i < m.c; ++i) to[i] = codes[i] != 0 && codes[i] != -2 ? (F)1 : (F)0;
-        else
-            for (int64_t i = 0; i < m.c; ++i) to[i] = codes[i] == (Int)k ? (F)1 : (F)0;
+        const bool inverse = k == 0 && m.channels > 1;
+        for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
         to[-1] = to[0];
         for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+    }
+
+    void soft_row(const F* w, const F* here, const F* up, const F* down, const F* left, const F* right, F square_a,
+                  F square_b, double& volume, double& surface) {
+        V volumes = {}, surfaces = {};
+        for (int64_t c = 0; c < m.c; c += L::N) {
+            const V weight = load(w + c), da = load(down + c) - load(up + c), db = load(right + c) - load(left + c);
+            const V dc = load(here + c + 1) - load(here + c - 1);
+            volumes += weight * load(here + c);
+            const V square = da * da * square_a + db * db * square_b + dc * dc * load(squared + c);
+            if (any(square != (F)0)) surfaces += weight * root(square);
+        }
+        for (int i = 0; i < L::N; ++i) volume += volumes[i], surface += surfaces[i];
+    }
+
+    // All channels at once: where all neighbours are of one class, no mask has a surface.
+    void hard_row(const F* w, const Int* here, const Int* up, const Int* down, const Int* left, const Int* right,
+                  F square_a, F square_b, double* sums) {
+        const int64_t K = m.channels;
+        const bool inverse = K > 1;
+        auto codes = [](const Int* p) { return (I)load((const F*)p); };
+        for (int64_t c = 0; c < m.c; c += L::N) {
+            const V weight = load(w + c), square_c = load(squared + c);
+            const I own = codes(here + c);
+            if (!any(own != own[0])) {
+                const Int k = own[0];
+                if (k >= inverse) lanes[k] += weight;
+                if (inverse && k != 0) lanes[0] += weight;
+            } else
+                for (Int k = 0; k < K; ++k) {
+                    const I inside = inverse && k == 0 ? own != 0 : own == k;
+                    lanes[k] += inside ? weight : (V){};
+                }
+            if (++waiting == 512) flush(sums);
+            I a0 = codes(up + c), a1 = codes(down + c), b0 = codes(left + c), b1 = codes(right + c);
+            I c0 = codes(here + c - 1), c1 = codes(here + c + 1);
+            if (!any((a0 != a1) | (b0 != b1) | (c0 != c1))) continue;
+            for (Int k = (Int)K - 1; k >= 0; --k) {
+                if (inverse && k == 0) {  // what weighs nothing is no foreground
+                    a0 = a0 == -2 ? I{} : a0, a1 = a1 == -2 ? I{} : a1, b0 = b0 == -2 ? I{} : b0;
+                    b1 = b1 == -2 ? I{} : b1, c0 = c0 == -2 ? I{} : c0, c1 = c1 == -2 ? I{} : c1;
+                }
+                const I da = (a0 == k) ^ (a1 == k), db = (b0 == k) ^ (b1 == k), dc = (c0 == k) ^ (c1 == k);
+                if (!any(da | db | dc)) continue;
+                const V square = (da ? all(square_a) : (V){}) + (db ? all(square_b) : (V){}) + (dc ? square_c : (V){});
+                lanes[K + k] += weight * root(square);
+            }
+        }
+    }
+
+    void flush(double* sums) {
+        for (int64_t k = 0; k < 2 * m.channels; ++k) {
+            for (int i = 0; i < L::N; ++i) sums[k] += lanes[k][i];
+            lanes[k] = (V){};
+        }
+        waiting = 0;
     }
 };
 
 int64_t slab_bytes(const Masks& m) {
     const int64_t pitch = m.twice ? Slab<double>::pitch_of(m) : Slab<float>::pitch_of(m);
-    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 256;
+    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 2 * m.channels * UNIFOCAL_BYTES + 256;
 }
 
 template <class F>
@@ -1446,29 +1762,26 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
             FOR_INTEGER(m.labels.dtype, CODES)
 #undef CODES
         }
-    for (int64_t k = 0; k < K; ++k) {
-        for (int64_t a = from; a < to; ++a)
-            for (int64_t b = 0; b < m.b; ++b)
-                s.read_mask(k, a, b, place(s.weight, a, b) - L::N, place(s.code, a, b), place(s.mask, a, b));
-        double volume = 0, surface = 0;
+    for (int64_t i = 0; i < 2 * K; ++i) sums[i] = 0;
+    for (int64_t k = 0; k < (m.dense ? K : 1); ++k) {
+        if (m.dense)
+            for (int64_t a = from; a < to; ++a)
+                for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, place(s.weight, a, b) - L::N, place(s.mask, a, b));
         for (int64_t a = begin; a < end; ++a)
             for (int64_t b = 0; b < m.b; ++b) {
-                const F *here = place(s.mask, a, b), *w = place(s.weight, a, b) - L::N;
-                const F *above = place(s.mask, a > 0 ? a - 1 : 0, b), *below = place(s.mask, a < m.a - 1 ? a + 1 : a, b);
-                const F *left = place(s.mask, a, b > 0 ? b - 1 : 0), *right = place(s.mask, a, b < m.b - 1 ? b + 1 : b);
-                const F square_a = Slab<F>::square(m.step[0], a, m.a), square_b = Slab<F>::square(m.step[1], b, m.b);
-                V volumes = {}, surfaces = {};
-                for (int64_t c = 0; c < m.c; c += L::N) {
-                    const V weight = load(w + c), da = load(below + c) - load(above + c);
-                    const V db = load(right + c) - load(left + c), dc = load(here + c + 1) - load(here + c - 1);
-                    volumes += weight * load(here + c);
-                    surfaces += weight * root(da * da * square_a + db * db * square_b + dc * dc * load(s.squared + c));
-                }
-                for (int i = 0; i < L::N; ++i) volume += volumes[i], surface += surfaces[i];
+                const int64_t up = a > 0 ? a - 1 : 0, down = a < m.a - 1 ? a + 1 : a;
+                const int64_t left = b > 0 ? b - 1 : 0, right = b < m.b - 1 ? b + 1 : b;
+                const F *w = place(s.weight, a, b) - L::N, square_a = Slab<F>::square(m.step[0], a, m.a),
+                        square_b = Slab<F>::square(m.step[1], b, m.b);
+                if (m.dense)
+                    s.soft_row(w, place(s.mask, a, b), place(s.mask, up, b), place(s.mask, down, b),
+                               place(s.mask, a, left), place(s.mask, a, right), square_a, square_b, sums[k], sums[K + k]);
+                else
+                    s.hard_row(w, place(s.code, a, b), place(s.code, up, b), place(s.code, down, b),
+                               place(s.code, a, left), place(s.code, a, right), square_a, square_b, sums);
             }
-        sums[k] = volume;
-        sums[K + k] = surface;
     }
+    s.flush(sums);
 }
 
 #undef LANES

@@ -192,7 +192,7 @@ def masks(
 
     n, (a, _, _) = labels.shape[0], shape
     width = 2 * channels + 1
-    partial = torch.empty(n * (a + 1) // 2 * width + width * n, dtype=torch.float64)
+    partial = torch.empty(n * a * width, dtype=torch.float64)  # more than one of a few planes each would need
     totals = torch.zeros((n, width), dtype=torch.float64)
     call = _MASKS.pack(
         n,
