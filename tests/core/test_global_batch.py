@@ -4,7 +4,6 @@ Two processes of gloo, started from this file, compute every case with uneven sh
 says what they must agree with.
 """
 
-import contextlib
 import datetime
 import os
 import subprocess
@@ -13,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,9 +20,11 @@ from cases import ALL, ENTROPY, make, volume
 from torch import Tensor, distributed, nn
 
 import unifocal
+from unifocal.losses.base import _SumOverProcesses
 
 PROCESSES = 2
 SECONDS = 120  # nothing here may hang
+LOOPBACK = "GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0"  # a machine's name need not lead to itself
 IMAGES = 4
 HERE = 3  # images of the first process, unless a setting says otherwise
 
@@ -80,18 +82,17 @@ def learn(
 ) -> Result:
     """What a process gets that has its own images of the batch; `factor` scales the sum of its values."""
     images, *targets = (x[own] for x in data(setting))
-    with messages() as sizes:
+    with messages() as forward:
         value = loss(model(images), *targets)
-        forward = list(sizes)
+    with messages() as backward:
         (factor * value.sum()).backward()
-        backward = sizes[len(forward) :]
-    with messages() as sizes, torch.inference_mode():
+    with messages() as inference, torch.inference_mode():
         validation = loss(model(images), *targets)
     return {
         "value": value.detach(),
         "gradient": gradient_of(model),
         "validation": validation.clone(),
-        "messages": (forward, backward, list(sizes)),
+        "messages": (sizes(forward), sizes(backward), sizes(inference)),
     }
 
 
@@ -99,19 +100,13 @@ def gradient_of(model: nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@contextlib.contextmanager
-def messages():
-    """The sizes of the tensors that the package reduces over processes; DistributedDataParallel goes its own way."""
-    sizes: list[int] = []
-    original = distributed.all_reduce
+def messages() -> Any:
+    """Watch the package's reductions over processes; DistributedDataParallel goes its own way."""
+    return mock.patch.object(distributed, "all_reduce", wraps=distributed.all_reduce)
 
-    def counted(x: Tensor) -> None:
-        sizes.append(x.numel())
-        original(x)
 
-    distributed.all_reduce = counted
-    yield sizes
-    distributed.all_reduce = original
+def sizes(watched: mock.Mock) -> list[int]:
+    return [call.args[0].numel() for call in watched.call_args_list]
 
 
 def of_two_scales(loss: nn.Module) -> Callable[..., Tensor]:
@@ -132,7 +127,7 @@ def parallel(channels: int) -> nn.Module:
 
 
 def results_of(rank: int) -> Results:
-    results = {}
+    results: Results = {}
     for setting, (channels, _, shared) in SETTINGS.items():
         factor = PROCESSES if shared.get("reduction") == "none" else 1
         for name in ALL:
@@ -182,9 +177,7 @@ def work(rank: int, folder: Path) -> None:
 def shares(tmp_path_factory) -> list[Results]:
     """The results of every process."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if sys.platform == "linux":
-        environment |= {"GLOO_SOCKET_IFNAME": "lo"}  # a machine's name need not lead to itself
+    environment = os.environ | dict([LOOPBACK]) | {"OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), str(folder)],
@@ -248,9 +241,8 @@ def test_batches_of_their_own_teach_something_else(name, shares):
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", ALL)
 def test_one_small_message_each_way(name, setting, shares):
-    classes = 4 if setting == "sigmoid" or name == "adaptive-focal" else 3
-    classes = 6 if name == "adaptive-focal" and SETTINGS[setting][0] == 3 else classes
-    classes = 2 if setting == "one channel" else classes
+    channels = SETTINGS[setting][0]
+    classes = 2 * channels if setting in ("one channel", "sigmoid") or name == "adaptive-focal" else channels
     numbers = [(1 if name in ENTROPY else 4) * classes + 1]  # tp, fp, fn and the labelled voxels; the images
     for results in shares:
         assert results[name, setting]["messages"] == (numbers, [] if name in ENTROPY else numbers, numbers)
@@ -260,43 +252,44 @@ def test_one_small_message_each_way(name, setting, shares):
 def test_scales_are_pooled_each(shares):
     whole = learn(of_two_scales(make("unified-focal", batch=True)), "softmax", network(3))
     assert_same([results["deep",] for results in shares], whole)
-    assert [len(sizes) for sizes in shares[0]["deep",]["messages"]] == [2, 2, 2]
+    assert [len(sent) for sent in shares[0]["deep",]["messages"]] == [2, 2, 2]
 
 
 def test_a_compiled_loss_is_one_graph_with_the_same_gradient(shares):
     assert_same([results["compiled",] for results in shares], alone("unified-focal", "softmax"))
 
 
-@pytest.mark.parametrize("group", [False, True])
+@pytest.fixture
+def group_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv(*LOOPBACK)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_one_process_alone_has_the_whole_batch(name, group, monkeypatch):
-    if sys.platform == "linux":
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    if group:
-        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        result = learn(make(name, batch="global", ignore_index=255), "ignored there", network(3))
-    finally:
-        if group:
-            distributed.destroy_process_group()
-    whole = alone(name, "ignored there")
+def test_without_a_group_the_batch_is_the_whole(name):
+    assert_is_alone(name)
+
+
+def test_alone_in_a_group_the_batch_is_the_whole(group_of_one):
+    for name in ALL:
+        assert_is_alone(name)
+
+
+def assert_is_alone(name: str) -> None:
+    loss = make(name, batch="global", ignore_index=255)
+    result, whole = learn(loss, "ignored there", network(3)), alone(name, "ignored there")
     assert torch.equal(result["value"], whole["value"])
     assert torch.equal(result["gradient"], whole["gradient"])
     assert result["messages"] == ([], [], [])
 
 
-def test_pooled_sums_can_be_differentiated_twice_and_under_torch_func():
-    """Alone here, but by the way of several: what is reduced over one process stays as it is."""
-    from unifocal.losses.base import _SumOverProcesses
-
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        x = torch.tensor([0.3, 1.2], dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradgradcheck(lambda t: _SumOverProcesses.apply(t).pow(3), x)
-        slope = torch.func.grad(lambda t: _SumOverProcesses.apply(t).pow(3).sum())(x.detach())
-        torch.testing.assert_close(slope, 3 * x.detach() ** 2)
-    finally:
-        distributed.destroy_process_group()
+def test_pooled_sums_can_be_differentiated_twice_and_under_torch_func(group_of_one):
+    x = torch.tensor([0.3, 1.2], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda t: _SumOverProcesses.apply(t).pow(3), x)
+    slope = torch.func.grad(lambda t: _SumOverProcesses.apply(t).pow(3).sum())(x.detach())
+    torch.testing.assert_close(slope, 3 * x.detach() ** 2)
 
 
 @pytest.mark.parametrize(

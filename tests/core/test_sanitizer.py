@@ -24,14 +24,10 @@ from unifocal.sums.form import Form
 pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parents[2] / "src/unifocal/sums/native.cpp"
-SANITIZERS = [
-    "-fsanitize=address,undefined,float-cast-overflow",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-    "-g1",
-]
+CHECKS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 # -O1 keeps the compiler from merging the accesses that are to be seen, and compiles in half the time
-FLAGS = ["-O1", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC"]
+FLAGS = ["-O1", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC", "-g1"]
+REPORTED = 77  # what a process ends with that the sanitizers have stopped
 
 SIX = ("tp", "fp", "fn", "tn", "ce", "rest")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -249,7 +245,8 @@ def step_beyond(library: str) -> None:
                 too_short(victim)
                 os._exit(0)
             _, status = os.waitpid(child, 0)
-            print(f"{native.INSTRUCTIONS[isa]}, {victim}: {'quiet' if status == 0 else 'reported'}", flush=True)
+            outcome = {0: "quiet", REPORTED: "reported"}.get(os.waitstatus_to_exitcode(status), "failed")
+            print(f"{native.INSTRUCTIONS[isa]}, {victim}: {outcome}", flush=True)
 
 
 # --- the tests -------------------------------------------------------------------------------------------------------
@@ -274,7 +271,7 @@ def sanitized(tmp_path_factory) -> Callable[[Callable[[str], None]], subprocess.
         pytest.skip("g++ came without libasan and libubsan")
     library = str(tmp_path_factory.mktemp("sanitized") / "native.so")
     for openmp in (["-fopenmp"], []):
-        command = [compiler, *FLAGS, *SANITIZERS, *openmp, str(SOURCE), "-o", library]
+        command = [compiler, *FLAGS, *CHECKS, *openmp, str(SOURCE), "-o", library]
         compiled = subprocess.run(command, capture_output=True, text=True, check=False)
         if compiled.returncode == 0:
             break
@@ -283,9 +280,9 @@ def sanitized(tmp_path_factory) -> Callable[[Callable[[str], None]], subprocess.
     def run(function: Callable[[str], None]) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "LD_PRELOAD": " ".join(str(path) for path in preloaded),
-            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",  # Python itself frees little at its end
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+            "ASAN_OPTIONS": f"detect_leaks=0:exitcode={REPORTED}",  # Python itself frees little at its end
+            "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={REPORTED}",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
         }
         code = f"import {Path(__file__).stem} as here; here.{function.__name__}({library!r})"
         command = [sys.executable, "-c", code]
@@ -299,7 +296,7 @@ def test_a_step_beyond_a_tensor_would_be_seen(sanitized):
     done = sanitized(step_beyond)
     assert done.returncode == 0, done.stderr[-5000:]
     found = dict(line.split(": ") for line in done.stdout.splitlines())
-    assert len(found) == (native.instructions() + 1) * (1 + len(VICTIMS))
+    assert found and len(found) % (1 + len(VICTIMS)) == 0
     for who, outcome in found.items():
         assert outcome == ("quiet" if who.endswith("nobody") else "reported"), f"{who}\n{done.stderr[-5000:]}"
     assert "heap-buffer-overflow" in done.stderr and "misaligned address" in done.stderr

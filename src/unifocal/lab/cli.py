@@ -143,6 +143,26 @@ def losses() -> None:
 
 
 @app.command()
+def engines() -> None:
+    """Print what computes the losses on each device of this machine, and why the others do not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import unifocal
+
+    table = Table()
+    for heading in ("device", "engine", "is", "serves"):
+        table.add_column(heading, overflow="fold")
+    for report in unifocal.engines():
+        if report.chosen:
+            serves = "[green]yes: what engine='auto' takes[/green]"
+        else:
+            serves = "yes" if report.reason is None else f"[yellow]no:[/yellow] {_plain(report.reason)}"
+        table.add_row(report.device, f"[bold]{report.engine}[/bold]", _plain(report.detail), serves)
+    Console().print(table)
+
+
+@app.command()
 def describe(
     data: Data,
     groups: Groups = None,

@@ -119,7 +119,7 @@ class SegmentationLoss(nn.Module, ABC):
             return values
         if images is not None:  # what the processes return is going to be averaged
             total = processes * values.sum()
-            return total if self.reduction == "sum" else total / images.clamp_min(1)
+            return total if self.reduction == "sum" else total / images.squeeze().clamp_min(1)
         if self.reduction == "sum":
             return values.sum()
         return values.mean() if valid is None else values.sum() / valid.sum().clamp_min(1)
@@ -132,7 +132,7 @@ class SegmentationLoss(nn.Module, ABC):
         return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own + changed)
 
     def _class_sums(self, x: Inputs, processes: int) -> tuple[ClassSums, Tensor | None]:
-        """The sums, and the number of valid images in all processes if there are several."""
+        """The sums, and if there are several processes the number of valid images in all, (1, 1)."""
         channels = x.logits.shape[1]
         split = self.against_rest or x.activation == "sigmoid" or channels == 1
         index = (0, 1) * channels if split else tuple(range(channels))
@@ -155,21 +155,28 @@ class SegmentationLoss(nn.Module, ABC):
         )
         labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
         per_channel = dict(zip(v.wanted, v.values.unbind(0), strict=True))
-        sums = {name: _per_class(per_channel, name, split) for name in self.wants}
-        present, images = labelled, None
-        if processes > 1 or (self.batch and "tp" in sums):
-            sums, present, images = _pooled(sums, labelled, v.voxels, processes)
+        sums = {name: self._pooled(name, _per_class(per_channel, name, split)) for name in self.wants}
+        pooled_labelled = self._pooled("tp", labelled)
+        images: Tensor | None = None
+        if processes > 1:
+            regions = [name for name in self.wants if name in REGION]
+            valid = (v.voxels > 0).sum(0, keepdim=True, dtype=labelled.dtype)
+            *totals, pooled_labelled, images = _over_processes(*(sums[n] for n in regions), pooled_labelled, valid)
+            sums |= dict(zip(regions, totals, strict=True))
         weights = self._weights(channels, index, split)
         counted = (
             weights if self.include_background else tuple(w * (i != 0) for w, i in zip(weights, index, strict=True))
         )
         if self.absent == "skip":
-            share = labelled.new_tensor(counted) * (present > 0)
+            share = labelled.new_tensor(counted) * (pooled_labelled > 0)
             share = share / share.sum(-1, keepdim=True).clamp_min(1e-30)
         else:
             total = sum(counted)
             share = constant([w / total if total else 0.0 for w in counted], labelled.dtype, labelled.device)
         return ClassSums(sums, labelled, v.voxels, index, weights, share, self.smooth), images
+
+    def _pooled(self, name: SumName, per_image: Tensor) -> Tensor:
+        return per_image.sum(0, keepdim=True) if self.batch and name in REGION else per_image
 
     def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> tuple[float, ...]:
         if self.class_weights is None:
@@ -200,25 +207,15 @@ def _interleave(rest: Tensor, own: Tensor) -> Tensor:
     return torch.stack((rest, own), -1).flatten(-2)
 
 
-def _pooled(
-    sums: dict[SumName, Tensor], labelled: Tensor, voxels: Tensor, processes: int
-) -> tuple[dict[SumName, Tensor], Tensor, Tensor | None]:
-    """The sums, those of regions pooled; labelled voxels pooled; and the number of images as of `_class_sums`.
-
-    Pooled ones are (1, C), and one tensor on their way: a reduction over processes costs its start, not its size.
-    """
-    regions = [name for name in sums if name in REGION]
-    valid = (voxels > 0).to(labelled.dtype)
-    pooled = torch.cat([*(sums[name] for name in regions), labelled, valid], 1).sum(0, keepdim=True)
-    if processes > 1:
-        pooled = _SumOverProcesses.apply(pooled)  # type: ignore[no-untyped-call]
-    *parts, present, images = torch.split(pooled, labelled.shape[1], 1)
-    return sums | dict(zip(regions, parts, strict=True)), present, images[0, 0] if processes > 1 else None
-
-
 def _processes() -> int:
     """How many there are to share a batch."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Each (1, ...) summed over the processes, all in one message: so small, only its start costs anything."""
+    total: Tensor = _SumOverProcesses.apply(torch.cat(parts, 1))  # type: ignore[no-untyped-call]
+    return torch.split(total, [part.shape[1] for part in parts], 1)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -144,7 +144,7 @@ def _indices(x: Tensor) -> Iterator[tuple[slice, slice]]:
     """Long images are cut up, short ones are put together."""
     n, k, v = x.shape
     least = _BLOCK_CUDA if x.is_cuda else _BLOCK
-    small = max(x.numel() // 56, 200_000)  # the ten or so arrays of a block must be little beside a large x
+    small = max(x.numel() // 72, 150_000)  # the dozen arrays of a block must be little beside a large x
     size = max(min(least * torch.get_num_threads(), small), least)
     images, pieces = max(size // max(k * v, 1), 1), -(-k * v // size)
     for i in range(0, n, images):

@@ -693,13 +693,18 @@ struct Tile {
 
     bool wants(Sum s) const { return c.wanted[s] >= 0; }
 
+    // Softmax with hard labels, or sigmoid with labels of 0 or 1: they read weights only where there are any.
+    bool hard() const { return c.activation == SOFTMAX && !c.dense && !wants(REST) && !wants(TN); }
+    bool binary() const { return c.activation == SIGMOID && (!c.dense || c.labels.dtype >= BOOL); }
+    bool unweighted() const { return hard() || binary(); }
+
     // Labels and weights of voxels v, v + 1, ...; padding weighs 0.
     void read_labels(int64_t v, int64_t count, int64_t padded) {
         const bool weighted = c.weights.data != nullptr;
         masked = weighted || c.ignores || count < padded;
         if (weighted)
             read_channel(c.weights, n, 0, v, count, padded, weight);
-        else
+        else if (masked || !unweighted())
             for (int64_t i = 0; i < padded; ++i) weight[i] = i < count ? (F)1 : (F)0;
         if (c.dense) {
             for (int64_t k = 0; k < c.channels; ++k) {
@@ -1542,13 +1547,12 @@ void backward_softmax(Tile<F>& t, int64_t padded) {
 
 template <class F>
 void process(Tile<F>& t, int64_t padded) {
-    const bool back = t.c.backward, hard = t.c.activation == SOFTMAX && !t.c.dense && !t.wants(REST) && !t.wants(TN);
-    const bool binary = t.c.activation == SIGMOID && (!t.c.dense || t.c.labels.dtype >= BOOL);
-    if (binary) return back ? backward_binary(t, padded) : forward_binary(t, padded);
+    const bool back = t.c.backward;
+    if (t.binary()) return back ? backward_binary(t, padded) : forward_binary(t, padded);
     if (t.c.activation == SIGMOID) return back ? backward_sigmoid(t, padded) : forward_sigmoid(t, padded);
     if (t.c.activation == SOFTMAX && t.c.dense && !t.wants(REST))
         return back ? backward_softmax(t, padded) : forward_softmax(t, padded);
-    if (!hard) return back ? backward_any(t, padded) : forward_any(t, padded);
+    if (!t.hard()) return back ? backward_any(t, padded) : forward_any(t, padded);
     switch (t.c.channels) {  // few channels: the sums stay in registers
         case 2: return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
         case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
@@ -1728,6 +1732,12 @@ struct Slab {
         }
     }
 
+    double total(const F* row) const {
+        double sums[4] = {};
+        for (int64_t i = 0; i < pitch; ++i) sums[i % 4] += row[i];  // 0 behind the end
+        return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    }
+
     void flush(double* sums) {
         for (int64_t k = 0; k < 2 * m.channels; ++k) {
             for (int i = 0; i < L::N; ++i) sums[k] += lanes[k][i];
@@ -1755,7 +1765,7 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
         for (int64_t b = 0; b < m.b; ++b) {
             F* w = place(s.weight, a, b) - L::N;  // rows of weights begin at the start of their place
             s.read_weights(a, b, w);
-            for (int64_t i = 0; a >= begin && a < end && i < m.c; ++i) sums[2 * K] += w[i];
+            if (a >= begin && a < end) sums[2 * K] += m.weights.data || m.ignores ? s.total(w) : (double)m.c;
             if (m.dense) continue;
             const char* row = s.row(m.labels, 0, a, b);
 #define CODES(T) s.read_codes((const T*)row, w, place(s.code, a, b));
