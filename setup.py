@@ -1,4 +1,4 @@
-"""The one compiled file: a plain shared library for ctypes, without Python's ABI, and the package does without it too."""
+"""Compiles the one C++ file into a plain shared library for ctypes; the package does without it where it must."""
 
 import sys
 from pathlib import Path

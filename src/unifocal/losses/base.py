@@ -156,7 +156,7 @@ class SegmentationLoss(nn.Module, ABC):
         labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
         per_channel = dict(zip(v.wanted, v.values.unbind(0), strict=True))
         sums = {name: self._pooled(name, _per_class(per_channel, name, split)) for name in self.wants}
-        pooled_labelled = self._pooled("tp", labelled)
+        pooled_labelled = self._pooled("tp", labelled) if self.absent == "skip" or processes > 1 else labelled
         images: Tensor | None = None
         if processes > 1:
             regions = [name for name in self.wants if name in REGION]

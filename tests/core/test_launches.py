@@ -1,0 +1,146 @@
+"""How many kernels a GPU would launch for a loss: what the algebra on a few sums costs there is the number of its steps.
+
+They are counted on a CPU: every operator that computes is a launch, views and allocations are none. The engine is
+replaced by one that computes nothing and counts as much as the Triton engine does. The bounds below are what is
+reached today; a change may lower them, and should not raise them.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from cases import ALL
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import unifocal
+from unifocal.losses import inputs
+from unifocal.sums import engines, masks
+from unifocal.sums.form import Form
+
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh"}
+FREE |= {"_unsafe_view", "_reshape_alias", "promote_types"}
+
+# (forward, backward) in eager mode, softmax over three channels and sigmoid of one
+EAGER: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+@EAGER@
+}
+COMPILED: dict[str, tuple[int, int]] = {
+@COMPILED@
+}
+
+
+class Launches(TorchDispatchMode):
+    """Counts while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if not func.is_view and name not in FREE:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class Nothing(ModuleType):
+    """An engine that allocates its results and says how many kernels Triton would have launched."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing")
+        self.launches = 0
+
+    def why_not(self, *_: object) -> None:
+        return None
+
+    def forward(
+        self, x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self.launches += 2
+        n, k, _ = x.shape
+        return gamma.new_empty(len(form.wanted), n, k), gamma.new_empty(n, k), gamma.new_empty(n, 1)
+
+    def backward(self, upstream: Tensor, x: Tensor, *_: object) -> Tensor:
+        self.launches += 1
+        return torch.empty_like(x)
+
+
+@pytest.fixture
+def engine(monkeypatch) -> Iterator[Nothing]:
+    """Everything goes its way on a GPU: no engine of the CPU, and no look at the values."""
+    nothing = Nothing()
+    monkeypatch.setattr(engines, "ENGINES", {"nothing": nothing})
+    monkeypatch.setattr(masks.native, "why_not", lambda *_: "it computes on the CPU")
+    monkeypatch.setattr(inputs, "values_are_checked", lambda _: False)
+    yield nothing
+
+
+def volumes(channels: int) -> tuple[Tensor, Tensor]:
+    labels = torch.randint(0, max(channels, 2), (2, 4, 5), dtype=torch.uint8)
+    return torch.randn(2, channels, 4, 5, requires_grad=True), labels
+
+
+def launches(engine: Nothing, step: Callable[[], Tensor]) -> tuple[Tensor, list[str]]:
+    engine.launches = 0
+    with Launches() as counted:
+        result = step()
+    return result, counted.names + ["the engine"] * engine.launches
+
+
+@pytest.mark.parametrize("channels", [3, 1], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", ALL)
+def test_no_more_launches_than_before(name, channels, engine):
+    loss = unifocal.build(name)
+    x, labels = volumes(channels)
+    loss(x, labels)  # constants are made once
+    value, forward = launches(engine, lambda: loss(x, labels))
+    _, backward = launches(engine, lambda: torch.autograd.grad(value, x)[0])
+    most = EAGER[name][0 if channels == 3 else 1]
+    assert (len(forward), len(backward)) <= most and len(backward) <= most[1], f"{forward}\n{backward}"
+
+
+def test_every_loss_has_a_bound():
+    assert set(EAGER) == set(ALL) == set(COMPILED)
+
+
+def test_the_count_counts(engine):
+    x = torch.ones(3, requires_grad=True)
+    value, forward = launches(engine, lambda: (x[1:].view(2, 1) * 2).exp().sum())
+    _, backward = launches(engine, lambda: torch.autograd.grad(value, x)[0])
+    assert forward == ["mul", "exp", "sum"]
+    assert backward == ["ones_like", "mul", "mul", "slice_backward"]
+
+
+# --- compiled --------------------------------------------------------------------------------------------------------
+
+CALLS = ("torch.ops.", "extern_kernels.")  # how a compiled graph calls what it did not compile, operators included
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+@pytest.mark.parametrize("name", ALL)
+def test_no_more_launches_than_before_when_compiled(name, engine, monkeypatch):
+    """Kernels that inductor makes for a CPU, which it fuses as it does for a GPU; they are not compiled here."""
+    from torch._inductor import config, metrics
+    from torch._inductor.async_compile import AsyncCompile
+    from torch._inductor.utils import run_fw_bw_and_get_code
+
+    monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
+    torch.compiler.reset()
+    metrics.reset()
+    loss = torch.compile(unifocal.build(name), fullgraph=True)
+    x, labels = volumes(3)
+    with config.patch(fx_graph_cache=False):
+        _, codes = run_fw_bw_and_get_code(lambda: loss(x, labels))
+    found = tuple(made(code) for code in codes)
+    assert all(f <= most for f, most in zip(found, COMPILED[name], strict=True)), f"{found}\n{codes}"
+
+
+def made(code: str) -> int:
+    """Kernels that a compiled graph launches."""
+    body = code[code.index("def call("):]
+    return sum(body.count(call) for call in CALLS)
