@@ -8,7 +8,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NAME = "unifocal.sums._native"
-FLAGS = ["-O3", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the file
+FLAGS = ["-O3", "-g0", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the file
 
 
 class BuildLibrary(build_ext):
