@@ -1,4 +1,4 @@
-"""How many kernels a GPU would launch for a loss: what the algebra on a few sums costs there is the number of its steps.
+"""How many kernels a GPU would launch for a loss: what its algebra on a few sums costs there is its number of steps.
 
 They are counted on a CPU: every operator that computes is a launch, views and allocations are none. The engine is
 replaced by one that computes nothing and counts as much as the Triton engine does. The bounds below are what is
@@ -14,11 +14,14 @@ import pytest
 import torch
 from cases import ALL
 from torch import Tensor
+from torch._inductor import config, metrics
+from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.utils import run_fw_bw_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unifocal
 from unifocal.losses import inputs
-from unifocal.sums import engines, masks
+from unifocal.sums import engines, native
 from unifocal.sums.form import Form
 
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh"}
@@ -26,11 +29,54 @@ FREE |= {"_unsafe_view", "_reshape_alias", "promote_types"}
 
 # (forward, backward) in eager mode, softmax over three channels and sigmoid of one
 EAGER: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-@EAGER@
+    "cross-entropy": ((7, 8), (10, 8)),
+    "focal": ((7, 8), (10, 8)),
+    "dice": ((8, 15), (13, 17)),
+    "jaccard": ((8, 13), (13, 15)),
+    "tversky": ((8, 15), (13, 17)),
+    "asymmetric-similarity": ((8, 15), (13, 17)),
+    "focal-tversky": ((11, 24), (16, 26)),
+    "cosine-tversky": ((13, 25), (18, 27)),
+    "combo": ((16, 21), (22, 23)),
+    "dice-ce": ((15, 19), (21, 21)),
+    "dice-focal": ((15, 19), (21, 21)),
+    "mixed-focal": ((16, 28), (22, 30)),
+    "hybrid-focal": ((16, 28), (22, 30)),
+    "symmetric-focal": ((7, 8), (10, 8)),
+    "asymmetric-focal": ((7, 8), (10, 8)),
+    "symmetric-focal-tversky": ((11, 24), (16, 26)),
+    "asymmetric-focal-tversky": ((12, 28), (17, 30)),
+    "symmetric-unified-focal": ((16, 28), (22, 30)),
+    "unified-focal": ((17, 32), (23, 34)),
+    "generalised-focal": ((17, 32), (23, 34)),
+    "adaptive-focal": ((66, 9), (62, 9)),
 }
-COMPILED: dict[str, tuple[int, int]] = {
-@COMPILED@
+# Of both together, softmax over three channels. The masks of adaptive-focal count as one here: theirs are above.
+COMPILED: dict[str, int] = {
+    "cross-entropy": 7,
+    "focal": 7,
+    "dice": 8,
+    "jaccard": 8,
+    "tversky": 8,
+    "asymmetric-similarity": 8,
+    "focal-tversky": 8,
+    "cosine-tversky": 8,
+    "combo": 9,
+    "dice-ce": 9,
+    "dice-focal": 9,
+    "mixed-focal": 9,
+    "hybrid-focal": 9,
+    "symmetric-focal": 9,
+    "asymmetric-focal": 10,
+    "symmetric-focal-tversky": 8,
+    "asymmetric-focal-tversky": 10,
+    "symmetric-unified-focal": 11,
+    "unified-focal": 14,
+    "generalised-focal": 14,
+    "adaptive-focal": 12,
 }
+CALLS = ("torch.ops.", "extern_kernels.")  # how a compiled graph calls what was not compiled
+OPERATORS = 2  # among these calls: the engine's two, whose launches it counts itself
 
 
 class Launches(TorchDispatchMode):
@@ -74,7 +120,7 @@ def engine(monkeypatch) -> Iterator[Nothing]:
     """Everything goes its way on a GPU: no engine of the CPU, and no look at the values."""
     nothing = Nothing()
     monkeypatch.setattr(engines, "ENGINES", {"nothing": nothing})
-    monkeypatch.setattr(masks.native, "why_not", lambda *_: "it computes on the CPU")
+    monkeypatch.setattr(native, "why_not", lambda *_: "it computes on the CPU")
     monkeypatch.setattr(inputs, "values_are_checked", lambda _: False)
     yield nothing
 
@@ -100,7 +146,9 @@ def test_no_more_launches_than_before(name, channels, engine):
     value, forward = launches(engine, lambda: loss(x, labels))
     _, backward = launches(engine, lambda: torch.autograd.grad(value, x)[0])
     most = EAGER[name][0 if channels == 3 else 1]
-    assert (len(forward), len(backward)) <= most and len(backward) <= most[1], f"{forward}\n{backward}"
+    assert len(forward) <= most[0] and len(backward) <= most[1], (
+        f"{len(forward)}: {forward}\n{len(backward)}: {backward}"
+    )
 
 
 def test_every_loss_has_a_bound():
@@ -117,30 +165,29 @@ def test_the_count_counts(engine):
 
 # --- compiled --------------------------------------------------------------------------------------------------------
 
-CALLS = ("torch.ops.", "extern_kernels.")  # how a compiled graph calls what it did not compile, operators included
 
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+# torch's own compiler uses what torch has deprecated
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="there is no g++, which inductor asks for before it does anything"
+)
 @pytest.mark.parametrize("name", ALL)
 def test_no_more_launches_than_before_when_compiled(name, engine, monkeypatch):
-    """Kernels that inductor makes for a CPU, which it fuses as it does for a GPU; they are not compiled here."""
-    from torch._inductor import config, metrics
-    from torch._inductor.async_compile import AsyncCompile
-    from torch._inductor.utils import run_fw_bw_and_get_code
-
+    """Kernels that inductor would make for a CPU, where it fuses as for a GPU. Here their code is not even compiled."""
     monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
     torch.compiler.reset()
     metrics.reset()
     loss = torch.compile(unifocal.build(name), fullgraph=True)
     x, labels = volumes(3)
-    with config.patch(fx_graph_cache=False):
+    # without vectors, as the remainder of a vectorised loop would count as one more
+    with config.patch({"fx_graph_cache": False, "cpp.vec_isa_ok": False}):
         _, codes = run_fw_bw_and_get_code(lambda: loss(x, labels))
-    found = tuple(made(code) for code in codes)
-    assert all(f <= most for f, most in zip(found, COMPILED[name], strict=True)), f"{found}\n{codes}"
+    called = sum(line.split(" = ")[-1].startswith(CALLS) for code in codes for line in made(code))
+    found = metrics.generated_kernel_count + called + engine.launches - OPERATORS
+    assert found <= COMPILED[name], codes
 
 
-def made(code: str) -> int:
-    """Kernels that a compiled graph launches."""
-    body = code[code.index("def call("):]
-    return sum(body.count(call) for call in CALLS)
+def made(code: str) -> list[str]:
+    """The lines of a compiled graph that are run in each call."""
+    body = code[code.index("def call(") :]
+    return [line.strip() for line in body[: body.index("return (")].splitlines()]

@@ -57,7 +57,8 @@ class SegmentationLoss(nn.Module, ABC):
                             (any false alarm then costs nearly 1), or "skip" it.
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
         engine              which engine computes the sums, see `unifocal.engines()`: "auto" takes the fastest that can
-                            serve a call; another name that one, or raises RuntimeError with the reason why it cannot.
+                            serve a call; another name that one, or raises RuntimeError with the reason why not. A
+                            gradient that is differentiated itself is the reference's; there is no forward mode.
         reduction           over the images: "mean" and "sum", or "none" for one value per image, shape (N,). An
                             image without a valid voxel has the value 0 and does not count in the mean.
     """
@@ -168,7 +169,7 @@ class SegmentationLoss(nn.Module, ABC):
             weights if self.include_background else tuple(w * (i != 0) for w, i in zip(weights, index, strict=True))
         )
         if self.absent == "skip":
-            share = labelled.new_tensor(counted) * (pooled_labelled > 0)
+            share = constant(counted, labelled.dtype, labelled.device) * (pooled_labelled > 0)
             share = share / share.sum(-1, keepdim=True).clamp_min(1e-30)
         else:
             total = sum(counted)

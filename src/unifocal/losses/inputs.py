@@ -40,9 +40,11 @@ def read_inputs(
 
 
 def plain(x: T) -> T:
-    """The tensor inside a subclass that only carries notes along, such as MONAI's MetaTensor."""
+    """The tensor inside a subclass that only carries notes along, such as MONAI's MetaTensor; its sign carried out."""
     if isinstance(x, Tensor) and type(x) is not Tensor and type(x).__torch_dispatch__ is Tensor.__torch_dispatch__:
-        return x.as_subclass(Tensor)  # type: ignore[return-value]
+        x = x.as_subclass(Tensor)  # type: ignore[assignment]
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and x.is_neg():
+        x = x.resolve_neg()  # type: ignore[assignment]
     return x
 
 
@@ -95,7 +97,9 @@ def _read_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
             f"Move the labels with labels.to({str(logits.device)!r})."
         )
     given = labels
-    dense = tuple(labels.shape) == tuple(logits.shape) and (channels > 1 or labels.is_floating_point())
+    # ranks first: a compiler would take a height for a number of channels, and guard against it
+    alike = labels.ndim == logits.ndim and tuple(labels.shape) == tuple(logits.shape)
+    dense = alike and (channels > 1 or labels.is_floating_point())
     if not dense:
         if tuple(labels.shape) == (n, 1, *spatial):
             labels = labels[:, 0]

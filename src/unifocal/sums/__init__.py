@@ -12,9 +12,10 @@ from torch import Tensor
 
 from .constants import constant
 from .form import Form
-from .labels import flat, has_memory, signed
+from .labels import flat, signed
 from .masks import mask_sums
 from .ops import differentiable_sums
+from .tracing import has_memory
 
 __all__ = [
     "Activation",

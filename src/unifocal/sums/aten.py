@@ -18,7 +18,8 @@ from torch.nn.functional import softplus
 
 from . import reference
 from .form import Form
-from .labels import has_memory, signed
+from .labels import signed
+from .tracing import has_memory
 
 _BLOCK = 2**17  # voxel-classes per thread, so that the arrays of a block stay in the cache of its core
 _BLOCK_CUDA = 2**22

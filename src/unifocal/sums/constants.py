@@ -6,12 +6,14 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from .tracing import tracing
+
 _made: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
 
 
 def constant(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The numbers as a tensor that is shared by all who ask for it: never write to it."""
-    if torch.compiler.is_compiling():  # filled on the device, as part of the graph
+    if tracing():  # filled on the device, as part of the graph
         runs = [torch.full((len(list(run)),), value, dtype=dtype, device=device) for value, run in groupby(values)]
         return torch.cat(runs) if len(runs) > 1 else runs[0]
     key = tuple(values), dtype, device

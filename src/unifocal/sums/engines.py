@@ -31,6 +31,8 @@ def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: F
     """The engine of that name, or for "auto" the first that can serve the call."""
     if name == "auto":
         return next(e for e in ENGINES.values() if e.why_not(x, labels, weights, form) is None)
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of 'auto', {', '.join(map(repr, ENGINES))}; got {name!r}.")
     reason = ENGINES[name].why_not(x, labels, weights, form)
     if reason:
         raise RuntimeError(f"engine={name!r} cannot serve this call: {reason}. engine='auto' chooses one that can.")

@@ -9,12 +9,6 @@ def flat(x: Tensor) -> Tensor:
     return x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
 
 
-def has_memory(x: Tensor) -> bool:
-    """Does the tensor hold numbers of its own, or stand for others while a graph is traced or under `torch.func`?"""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__ and not wrapped
-
-
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 

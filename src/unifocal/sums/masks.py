@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from . import native
-from .labels import flat, has_memory, signed, targets
+from .labels import flat, signed, targets
+from .tracing import has_memory, is_traced
 
 Sums = tuple[Tensor, Tensor, Tensor]  # volume (N, K), surface (N, K), voxels (N, 1)
 
@@ -39,8 +40,7 @@ def mask_sums(
     if not spacing:  # no spatial axis: one voxel, without surface
         labels, weights, spacing = labels[..., None], None if weights is None else weights[..., None], (1.0,)
     arguments = (labels, weights, channels, ignore_index, [1 / length for length in spacing], dtype, engine)
-    traced = torch.compiler.is_compiling() or type(labels).__torch_dispatch__ is not Tensor.__torch_dispatch__
-    result: Sums = masks(*arguments) if traced else _masks(*arguments)
+    result: Sums = masks(*arguments) if is_traced(labels) else _masks(*arguments)
     return result
 
 

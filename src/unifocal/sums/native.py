@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .form import Form
-from .labels import has_memory
+from .tracing import has_memory
 
 LIBRARY = Path(__file__).with_name("_native.so")
 INSTRUCTIONS = ("portable", "AVX2", "AVX-512")

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import reference
 from .engines import select
 from .form import Form
-from .labels import has_memory
+from .tracing import has_memory, is_traced
 
 Result = tuple[Tensor, Tensor, Tensor]
 
@@ -29,17 +29,13 @@ def differentiable_sums(
     """(values, labelled, voxels) of engines.py, with the gradient of README.md from values to x."""
     inputs = (x, labels, weights, gamma, rest_gamma)
     result: Result
-    if torch.compiler.is_compiling() or _is_traced(x):
+    if is_traced(x):
         result = sums(*inputs, form.activation, ",".join(form.wanted), form.ignore_index, form.clip, engine)
     elif all(t is None or has_memory(t) for t in inputs):
         result = _Sums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
     else:
         result = _TransformedSums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
     return result
-
-
-def _is_traced(x: Tensor) -> bool:
-    return type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
 class _Sums(torch.autograd.Function):
@@ -60,13 +56,18 @@ class _Sums(torch.autograd.Function):
         ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
         result: Result = ctx.engine.forward(x, labels, weights, gamma, rest_gamma, form)
         ctx.mark_non_differentiable(*result[1:])
+        ctx.set_materialize_grads(False)  # zeros for those would be launches for nothing
         return result
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        slopes = upstream[0]
+        if slopes is None:
+            return (None,) * 7
         # Where the gradient will be differentiated itself, or many are wanted at once, the definition computes it.
-        engine = ctx.engine if has_memory(upstream[0]) and not torch.is_grad_enabled() else reference
-        return engine.backward(upstream[0], *ctx.saved_tensors, ctx.form), None, None, None, None, None, None
+        readable = all(t is None or has_memory(t) for t in (*ctx.saved_tensors[:3], slopes))
+        engine = ctx.engine if readable and not torch.is_grad_enabled() else reference
+        return engine.backward(slopes, *ctx.saved_tensors, ctx.form), None, None, None, None, None, None
 
 
 class _TransformedSums(torch.autograd.Function):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .form import Form
-from .labels import has_memory, targets
+from .labels import targets
+from .tracing import has_memory
 
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
 _TINY = 1e-30  # keeps a quotient finite whose numerator vanishes with it

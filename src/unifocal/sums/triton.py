@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .form import Form
-from .labels import has_memory
+from .tracing import has_memory
 
 # How a tile is cut, by its channels: (groups of voxels, voxels in a group, warps). That is 4 to 8 numbers for a thread,
 # as more would spill from its registers; with up to 4 channels a thread holds all of a voxel and adds over them alone.

@@ -1,0 +1,31 @@
+"""What kind of tensor is it: one with numbers to be read, or one that stands for others?"""
+
+import torch
+from torch import Tensor
+
+_MODES = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+
+
+def tracing() -> bool:
+    """Is a graph being recorded? Then operators are called, and no value can be looked at."""
+    return torch.compiler.is_compiling() or any(torch._C._get_dispatch_mode(mode) is not None for mode in _MODES)
+
+
+def is_traced(x: Tensor) -> bool:
+    """Is the tensor one of a graph that is recorded?"""
+    return tracing() or type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def has_memory(x: Tensor) -> bool:
+    """Do the numbers of the tensor lie where it says, for a kernel to read?
+
+    Not while a graph is traced or under `torch.func`, not of a zero or a negative that PyTorch has only noted down, and
+    not where the storage was given back.
+    """
+    if is_traced(x) or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_legacy_batchedtensor(x):
+        return False
+    if x._is_zerotensor() or x.is_neg():
+        return False
+    return x.numel() == 0 or x.untyped_storage().nbytes() > 0
