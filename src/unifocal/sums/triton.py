@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .form import Form
+from .labels import signed
 from .tracing import has_memory
 
 # How a tile is cut, by its channels: (groups of voxels, voxels in a group, warps). That is 4 to 8 numbers for a thread,
@@ -150,18 +151,18 @@ def _common(
     """What both passes hand to their kernel: tensors, numbers, and what a kernel is compiled for."""
     n, k, _ = x.shape
     dense = labels.ndim == x.ndim
-    ignore = 0 if form.ignore_index is None else _as_label(form.ignore_index, labels.dtype)
+    labels, ignore_index = signed(labels, form.ignore_index)
     gammas = [e.expand(n, k) for e in (gamma, rest_gamma)]
     tensors = [x, _bytes(labels), None if weights is None else _bytes(weights), *gammas]
     label_strides = labels.stride() if dense else (labels.stride(0), 0, labels.stride(1))
     weight_strides = (0, 0) if weights is None else weights.stride()
-    sizes = [ignore, *x.stride(), *label_strides, *weight_strides, *gammas[0].stride(), *gammas[1].stride()]
+    sizes = [ignore_index or 0, *x.stride(), *label_strides, *weight_strides, *gammas[0].stride(), *gammas[1].stride()]
     meta = {
         **{name.upper(): form.wanted.index(name) if name in form.wanted else -1 for name in _SUMS},
         "K": k,
         "ACTIVATION": form.activation,
         "DENSE": dense,
-        "IGNORES": form.ignore_index is not None,
+        "IGNORES": ignore_index is not None,
         "KP": plan.rows,
         "LANES": plan.lanes,
         "VEC": plan.vec,
@@ -172,11 +173,3 @@ def _common(
 
 def _bytes(x: Tensor) -> Tensor:
     return x.view(torch.uint8) if x.dtype == torch.bool else x
-
-
-def _as_label(ignore_index: int, dtype: torch.dtype) -> int:
-    """The index as PyTorch sees it beside labels of that dtype: -1 is 255 among bytes."""
-    if dtype.is_floating_point or dtype == torch.bool:
-        return ignore_index
-    limits = torch.iinfo(dtype)
-    return (ignore_index - limits.min) % (limits.max - limits.min + 1) + limits.min
