@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <type_traits>
 #if defined(__x86_64__) && defined(__GNUC__)
 #define UNIFOCAL_X86
@@ -32,7 +33,13 @@ struct Call {
     int64_t wanted[LABELLED];  // position of each sum in `values` and `upstream`, or -1
     View x, labels, weights, gamma, rest_gamma, upstream, values, labelled, counted, gradient;
     double* partial;  // images * blocks * (SUMS * channels + 1)
+    int64_t* odd;     // or null; collects what is odd about the labels of voxels that count, see enum Odd
 };
+
+// A label that is no class, or no number in [0, 1]; labels of a voxel that do not sum to 1. To be looked into by the
+// caller, who knows which of them is wrong and by how much.
+enum Odd : int64_t { FOREIGN = 1, UNBALANCED = 2 };
+const float BALANCED = 0.009f;  // how far sums may be off
 
 const int64_t BLOCK = 8192;  // voxels
 
@@ -246,6 +253,7 @@ namespace UNIFOCAL_ISA {
 namespace {
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 template <class F>
 struct Lanes;
@@ -328,9 +336,8 @@ INLINE bool any(I mask) {
 // e^r for |r| <= ln(2) / 2
 INLINE Lanes<float>::V exp_core(Lanes<float>::V r) {
     const Lanes<float>::V r2 = r * r;
-    const Lanes<float>::V a = r * 1.6666665459e-1f + 5.0000001201e-1f, b = r * 8.3334519073e-3f + 4.1665795894e-2f;
-    const Lanes<float>::V c = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    return ((c * r2 + b) * r2 + a) * r2 + (r + 1.0f);
+    const Lanes<float>::V a = r * 1.6666519642e-1f + 4.9999994040e-1f, b = r * 8.3688516170e-3f + 4.1668400168e-2f;
+    return ((r2 * 1.3814322883e-3f + b) * r2 + a) * r2 + (r + 1.0f);
 }
 INLINE Lanes<double>::V exp_core(Lanes<double>::V r) {  // Taylor
     Lanes<double>::V y = r * (1 / 6227020800.0) + 1 / 479001600.0;
@@ -346,6 +353,14 @@ INLINE Lanes<double>::V exp_core(Lanes<double>::V r) {  // Taylor
     y = y * r + 0.5;
     return y * (r * r) + r + 1.0;
 }
+
+// 2^f for |f| <= 1 / 2
+INLINE Lanes<float>::V exp2_core(Lanes<float>::V f) {
+    const Lanes<float>::V f2 = f * f;
+    const Lanes<float>::V a = f * 5.5503319949e-2f + 2.4022647738e-1f, b = f * 1.3399133459e-3f + 9.6184397116e-3f;
+    return ((f2 * 1.5353150957e-4f + b) * f2 + a) * f2 + (f * 6.9314718246e-1f + 1.0f);
+}
+INLINE Lanes<double>::V exp2_core(Lanes<double>::V f) { return exp_core(f * 0.693147180559945309); }
 
 // log(1 + f) for 1 + f in [sqrt(1/2), sqrt(2)], relatively exact down to f = 0
 INLINE Lanes<float>::V log_core(Lanes<float>::V f) {
@@ -378,6 +393,20 @@ template <class V>
 INLINE V root(V x) {
     for (unsigned i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrt(x[i]);
     return x;
+}
+#endif
+
+// 1 / x for x > 0 that is no subnormal number
+#if UNIFOCAL_BYTES == 64
+INLINE Lanes<float>::V inverse(Lanes<float>::V x) {  // a division takes as long as eight products
+    const Lanes<float>::V y = (Lanes<float>::V)_mm512_rcp14_ps((__m512)x);
+    return y + y * (1.0f - x * y);
+}
+INLINE Lanes<double>::V inverse(Lanes<double>::V x) { return 1.0 / x; }
+#else
+template <class V>
+INLINE V inverse(V x) {
+    return 1 / x;
 }
 #endif
 
@@ -433,6 +462,14 @@ INLINE typename Lanes<F>::V log1p_(typename Lanes<F>::V u) {
     return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f)) + u * (F)0;  // NaN for NaN, whose bits are no number
 }
 
+// log(1 + u) for u in [0, 1]
+template <class F>
+INLINE typename Lanes<F>::V log1p_unit(typename Lanes<F>::V u) {
+    LANES;
+    const I high = u > (F)0.41421356237309505;
+    return log_core(high ? u * (F)0.5 - (F)0.5 : u) + (high ? all((F)0.693147180559945309) : (V){});
+}
+
 template <class F>
 INLINE typename Lanes<F>::V log_(typename Lanes<F>::V x) {
     LANES;
@@ -467,6 +504,37 @@ INLINE typename Lanes<F>::V exp_product(typename Lanes<F>::V exponent, typename 
     const V m = nearest(rest * (F)1.44269504088896341);
     return times_power(exp_core((rest - m * L::LN2_HIGH) - m * L::LN2_LOW), n + m);
 }
+
+// The same for one exponent and many numbers.
+template <class F>
+struct Power {
+    typename Lanes<F>::V high, low, most;  // exponent / log(2), what that lost, and the greatest number for it to meet
+
+    INLINE explicit Power(F exponent) {
+        const double exact = (double)exponent * 1.44269504088896341;
+        high = all((F)exact);
+        low = all((F)(exact - (double)(F)exact));
+        most = all((F)(8 * Lanes<F>::BIAS) / ((F)exact > Lanes<F>::TINY ? (F)exact : Lanes<F>::TINY));
+    }
+
+    INLINE Power() {}
+
+    static INLINE Power either(typename Lanes<F>::I first, const Power& a, const Power& b) {
+        Power y;
+        y.high = first ? a.high : b.high;
+        y.low = first ? a.low : b.low;
+        y.most = first ? a.most : b.most;
+        return y;
+    }
+
+    // e^(-exponent (x + y)), x exact and y small as above
+    INLINE typename Lanes<F>::V of(typename Lanes<F>::V x, typename Lanes<F>::V y) const {
+        LANES;
+        x = smaller(x, most);
+        const V sum = x + y, n = nearest(high * sum);
+        return times_power(exp2_core(((n - high * x) - high * y) - low * sum), -n);
+    }
+};
 
 // --- reading and writing rows of any type ----------------------------------------------------------------------------
 
@@ -622,7 +690,7 @@ int64_t scratch_bytes(const Call& c) {
     const int64_t tiles = (3 * k + 2 + STEPS) * tile;                   // z, e, g; class and weight; steps
     const int64_t sums = (SUMS * k + 1) * (UNIFOCAL_BYTES / 4) * 3;     // float lanes and double lanes
     const int64_t constants = 8 * k;
-    const int64_t rows = (2 * k * (int64_t)sizeof(void*) + 63) / 64 * 64;
+    const int64_t rows = (3 * k * (int64_t)sizeof(void*) + 63) / 64 * 64;
     return ((tiles + sums + constants) * (is_double(c) ? 8 : 4) + rows + 1024) / 64 * 64;
 }
 
@@ -643,8 +711,9 @@ struct Tile {
     bool masked;       // do voxels of this tile have weights, 0 among them?
     F *z, *e, *g;      // K rows each: logits (later the gradient), exponentials, dense labels
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
+    const F** labels;  // the same of dense labels, in g
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
-    Int* label;        // channel of each voxel's class, -1 for none
+    Int* label;        // channel of each voxel's class, -1 for none, -2 where it is no class
     F *weight, *steps;
     V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
     double* totals;    // the same of this block, lane by lane
@@ -669,6 +738,7 @@ struct Tile {
         totals = (double*)take((SUMS * k + 1) * L::N * sizeof(double));
         F* constants = (F*)take(8 * k * sizeof(F));
         rows = (const F**)take(k * sizeof(F*));
+        labels = (const F**)take(k * sizeof(F*));
         out = (F**)take(k * sizeof(F*));
         gamma = constants;
         rest_gamma = constants + k;
@@ -678,7 +748,7 @@ struct Tile {
             gamma[i] = (F)number(c.gamma, n, i);
             rest_gamma[i] = (F)number(c.rest_gamma, n, i);
             focused |= wants(CE) && gamma[i] != 0;
-            simple &= gamma[i] == 0 || gamma[i] == 1 || gamma[i] == 2;
+            simple &= is_simple(gamma[i]) && (!wants(REST) || is_simple(rest_gamma[i]));
         }
         for (int s = 0; s < LABELLED; ++s) {
             a[s] = constants + (2 + s) * k;
@@ -691,12 +761,15 @@ struct Tile {
 
     F* step(int i) const { return steps + i * size; }  // one of a few numbers that are kept for each voxel
 
-    bool wants(Sum s) const { return c.wanted[s] >= 0; }
+    static bool is_simple(F exponent) { return exponent == 0 || exponent == 1 || exponent == 2; }
 
-    // Softmax with hard labels, or sigmoid with labels of 0 or 1: they read weights only where there are any.
-    bool hard() const { return c.activation == SOFTMAX && !c.dense && !wants(REST) && !wants(TN); }
+    bool wants(Sum s) const { return c.wanted[s] >= 0; }
+    bool entropy() const { return wants(CE) || wants(REST); }
+    bool region() const { return wants(TP) || wants(FP) || wants(FN) || wants(TN); }
+
+    // Softmax against the rest, and given probabilities: everything is read for every channel, weights always.
+    bool general() const { return c.activation == NONE || (c.activation == SOFTMAX && (wants(REST) || (wants(TN) && !c.dense))); }
     bool binary() const { return c.activation == SIGMOID && (!c.dense || c.labels.dtype >= BOOL); }
-    bool unweighted() const { return hard() || binary(); }
 
     // Labels and weights of voxels v, v + 1, ...; padding weighs 0.
     void read_labels(int64_t v, int64_t count, int64_t padded) {
@@ -704,7 +777,7 @@ struct Tile {
         masked = weighted || c.ignores || count < padded;
         if (weighted)
             read_channel(c.weights, n, 0, v, count, padded, weight);
-        else if (masked || !unweighted())
+        else if (masked || general())
             for (int64_t i = 0; i < padded; ++i) weight[i] = i < count ? (F)1 : (F)0;
         if (c.dense) {
             for (int64_t k = 0; k < c.channels; ++k) {
@@ -714,8 +787,12 @@ struct Tile {
                     FOR_INTEGER(c.labels.dtype, IGNORE)
 #undef IGNORE
                 }
-                read_channel(c.labels, n, k, v, count, padded, g + k * size);
+                F* row = g + k * size;
+                labels[k] = in_place(c.labels) ? (const F*)at(c.labels, n, k, v) : row;
+                if (labels[k] == row) read_channel(c.labels, n, k, v, count, padded, row);
             }
+            for (int64_t k = 0; masked && k < c.channels; ++k)
+                for (int64_t i = 0; i < padded; ++i) g[k * size + i] = weight[i] > 0 ? g[k * size + i] : (F)0;
             return;
         }
         const char* from = at(c.labels, n, 0, v);
@@ -735,10 +812,11 @@ struct Tile {
 
     template <class T>
     INLINE void read_classes_of(const T* from, int64_t stride, int64_t count) {
-        const int64_t first = c.channels == 1, channels = c.channels;
+        const int64_t first = c.channels == 1;
+        const uint64_t classes = c.channels + first;
         for (int64_t i = 0; i < count; ++i) {
-            const uint64_t k = (uint64_t)(int64_t)from[i * stride] - (uint64_t)first;
-            label[i] = k < (uint64_t)channels ? (Int)k : (Int)-1;
+            const int64_t given = (int64_t)from[i * stride];
+            label[i] = (uint64_t)given < classes ? (Int)(given - first) : (Int)-2;
         }
         if (c.ignores)
             for (int64_t i = 0; i < count; ++i)
@@ -751,20 +829,49 @@ struct Tile {
             if ((int64_t)from[i * stride] == c.ignore) weight[i] = 0;
     }
 
+    // Reports what is odd about the labels of this tile.
+    void watch(int64_t padded) const {
+        LANES;
+        I foreign = {}, unbalanced = {};
+        for (int64_t v = 0; v < padded; v += L::N) {
+            I counts = all_int<F>((Int)-1), strange = {};
+            if (masked) counts = load(weight + v) > (F)0;
+            if (c.dense) {
+                V sum = {};
+                for (int64_t k = 0; k < c.channels; ++k) {
+                    const V label = load(labels[k] + v);
+                    strange |= ~((label >= (F)0) & (label <= (F)1));
+                    sum += label;
+                }
+                unbalanced |= counts & ~((sum >= (F)1 - (F)BALANCED) & (sum <= (F)1 + (F)BALANCED));
+            } else
+                strange = (I)load((const F*)(label + v)) == (Int)-2;
+            foreign |= counts & strange;
+        }
+        const int64_t odd = (any(foreign) ? FOREIGN : 0) | (any(unbalanced) ? UNBALANCED : 0);
+        if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
+    }
+
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
     void read_logits(int64_t v, int64_t count, int64_t padded) {
-        const bool same = c.x.dtype == (sizeof(F) == 8 ? F64 : F32);
-        const bool in_place = same && c.x.v == 1 && !masked;
         for (int64_t k = 0; k < c.channels; ++k) {
-            rows[k] = in_place ? (const F*)at(c.x, n, k, v) : z + k * size;
-            if (in_place) continue;
             F* row = z + k * size;
+            rows[k] = in_place(c.x) ? (const F*)at(c.x, n, k, v) : row;
+            if (rows[k] != row) continue;
             read_channel(c.x, n, k, v, count, padded, row);
             if (masked)
                 for (int64_t i = 0; i < padded; ++i) row[i] = weight[i] > 0 ? row[i] : (F)0;
-            if (masked && c.dense)
-                for (int64_t i = 0; i < padded; ++i) g[k * size + i] = weight[i] > 0 ? g[k * size + i] : (F)0;
         }
+    }
+
+    bool in_place(const View& view) const {
+        return view.dtype == (sizeof(F) == 8 ? F64 : F32) && view.v == 1 && !masked;
+    }
+
+    // Asks for what the next tile is going to read and write of channel k; a prefetch may go anywhere.
+    INLINE void ahead(int64_t k, int64_t v) const {
+        __builtin_prefetch(rows[k] + v + size, 0, 2);
+        if (c.dense) __builtin_prefetch(labels[k] + v + size, 0, 2);
     }
 
     void place_gradient(int64_t v, int64_t count, int64_t padded) {
@@ -828,6 +935,7 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
         const I label = (I)load((const F*)(t.label + v));
         V x[K], ex[K];
         for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
+        for (int k = 0; k < K; ++k) t.ahead(k, v);
         V top = x[0], base = all(t.a[FP][0]), hit = {};
         I first = {};
         for (int k = 1; k < K; ++k) {
@@ -847,7 +955,7 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
             gamma = own ? all(t.gamma[k]) : gamma;
             hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
         }
-        const V total = others + e, scale = (F)1 / total;
+        const V total = others + e, scale = inverse(total);
         store(t.step(Q) + v, others * scale);
         store(t.step(P) + v, e * scale);
         store(t.step(SCALE) + v, scale);
@@ -923,6 +1031,7 @@ void forward_many(Tile<F>& t, int64_t padded) {
         for (int64_t k = 0; k < K; ++k) {
             const V e = exp_<F>(load(t.rows[k] + v) - top);
             store(t.e + k * S + v, e);
+            t.ahead(k, v);
             others += label == (Int)k ? (V){} : e;
         }
         const Int* own = t.label + v;
@@ -933,7 +1042,7 @@ void forward_many(Tile<F>& t, int64_t padded) {
         for (int i = 0; i < L::N; ++i)
             if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
         const V total = others + e;
-        V scale = (F)1 / total, w = all<F>(1), ce = {};
+        V scale = inverse(total), w = all<F>(1), ce = {};
         const V q = others * scale;
         if (t.masked) w = load(t.weight + v);
         if (entropy) {
@@ -966,7 +1075,7 @@ template <class F>
 INLINE typename Lanes<F>::V focused_slope(typename Lanes<F>::V gamma, typename Lanes<F>::V focus,
                                           typename Lanes<F>::V p, typename Lanes<F>::V q, typename Lanes<F>::V log_p) {
     LANES;
-    return focus * (gamma * p * (smaller(log_p, all(L::HUGE_LOG)) / larger(q, all(L::TINY))) + (F)1);
+    return focus * (gamma * p * smaller(log_p, all(L::HUGE_LOG)) * inverse(larger(q, all(L::TINY))) + (F)1);
 }
 
 template <class F, int K>
@@ -1028,6 +1137,7 @@ void backward_many(Tile<F>& t, int64_t padded) {
         for (int64_t k = 0; k < K; ++k) {
             const V ek = exp_<F>(load(t.rows[k] + v) - top), other = label == (Int)k ? (V){} : ek;
             store(t.e + k * S + v, ek);
+            t.ahead(k, v);
             others += other;
             mean += other * (t.a[FP][k] - base);
         }
@@ -1035,7 +1145,7 @@ void backward_many(Tile<F>& t, int64_t padded) {
             if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
         for (int i = 0; i < L::N; ++i)
             if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
-        const V total = others + e, scale = (F)1 / total, q = others * scale;
+        const V total = others + e, scale = inverse(total), q = others * scale;
         V w = all<F>(1);
         if (t.masked) w = load(t.weight + v);
         V slope = pick(t.a[CE], 1, own) * w;
@@ -1102,10 +1212,10 @@ struct Channels {
             others += is_first ? (V){} : e;
             if (without_first) rest += is_first ? (V){} : exp_<F>(larger(z, lowest) - second);
         }
-        scale = (F)1 / ((F)1 + others);
+        scale = inverse((F)1 + others);
         log_total = log1p_<F>(others);
         if (without_first) {
-            share = (F)1 / rest;
+            share = inverse(rest);
             log_others = (second - top) + log_<F>(rest);
         }
     }
@@ -1128,7 +1238,7 @@ INLINE Probability<F> probability(Tile<F>& t, const Channels<F>* channels, int64
 template <class F>
 INLINE typename Lanes<F>::V label_of(Tile<F>& t, int64_t v, int64_t k) {
     LANES;
-    if (t.c.dense) return load(t.g + k * t.size + v);
+    if (t.c.dense) return load(t.labels[k] + v);
     return (I)load((const F*)(t.label + v)) == (Int)k ? all<F>(1) : (V){};
 }
 
@@ -1253,78 +1363,105 @@ void backward_any(Tile<F>& t, int64_t padded) {
             backward_given(t, v);
 }
 
-// --- sigmoid with labels of 0 or 1 -----------------------------------------------------------------------------------
+// --- sigmoid ---------------------------------------------------------------------------------------------------------
 //
-// With s the logit towards the label (z inside, -z outside), r = 1 / (1 + e^-s) is the probability of what is right,
-// m = 1 - r, and the entropies of both sides are m^gamma (-log r).
+// Of a channel with logit z, e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the
+// entropy soft, the other one e / (1 + e) and soft + |z|.
+
+enum Side { DECAY, SOFT, INSIDE, OUTSIDE };  // steps: e and soft, then q^gamma and p^rest_gamma, for one label the first
+
+template <class F>
+INLINE void decays(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
+    LANES;
+    const F* z = t.rows[k];
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V x = load(z + v);
+        t.ahead(k, v);
+        store(t.step(DECAY) + v, exp_<F>(-larger(x, -x)));
+    }
+    if (entropy)
+        for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit<F>(load(t.step(DECAY) + v)));
+}
+
+template <class F>
+INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes<F>::V against) {  // `against`: the side
+    return smaller(soft + larger(against, (typename Lanes<F>::V){}), all(Lanes<F>::HUGE_LOG));
+}
+
+// Labels of 0 or 1: s is the logit towards the label, so that 1 / (1 + e^-s) is the probability of what is right.
 
 template <class F>
 INLINE typename Lanes<F>::I is_inside(const Tile<F>& t, int64_t v, int64_t k) {
     LANES;
-    return t.c.dense ? load(t.g + k * t.size + v) > (F)0 : (I)load((const F*)(t.label + v)) == (Int)k;
-}
-
-// Fills steps 0 to 3 of the tile with s, e^-|s|, log(1 + e^-|s|) and m^gamma of channel k. One loop for each: a loop of
-// one long chain would wait for itself.
-template <class F>
-INLINE void margins(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bool focused) {
-    LANES;
-    F *s = t.step(0), *e = t.step(1), *soft = t.step(2), *focus = t.step(3);
-    for (int64_t v = 0; v < padded; v += L::N) {
-        const V z = load(t.rows[k] + v), signed_z = is_inside(t, v, k) ? z : -z;
-        store(s + v, signed_z);
-        store(e + v, exp_<F>(-larger(signed_z, -signed_z)));
-    }
-    if (!entropy) return;
-    for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_<F>(load(e + v)));
-    if (!focused) return;
-    const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
-    for (int64_t v = 0; v < padded; v += L::N)
-        store(focus + v, exp_product<F>(is_inside(t, v, k) ? gamma : rest_gamma, larger(load(s + v), (V){}),
-                                        load(soft + v)));
+    return t.c.dense ? load(t.labels[k] + v) > (F)0 : (I)load((const F*)(t.label + v)) == (Int)k;
 }
 
 template <class F>
-struct Margin {  // of a vector of voxels, once the steps are filled
-    typename Lanes<F>::V right, wrong, log_right;
+struct Margin {
+    typedef typename Lanes<F>::V V;
+    typename Lanes<F>::I own;
+    V s, right, wrong;
 
-    INLINE Margin(const Tile<F>& t, int64_t v) {
-        LANES;
-        const V s = load(t.step(0) + v), e = load(t.step(1) + v), high = (F)1 / ((F)1 + e), low = e * high;
+    INLINE Margin(const Tile<F>& t, int64_t v, int64_t k) {
+        const V z = load(t.rows[k] + v), e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
+        own = is_inside(t, v, k);
+        s = own ? z : -z;
         right = s >= (F)0 ? high : low;
         wrong = s >= (F)0 ? low : high;
-        log_right = smaller(load(t.step(2) + v) + larger(-s, (V){}), all(L::HUGE_LOG));
     }
 };
+
+// Fills the steps of channel k; the power is that of what is wrong.
+template <class F>
+INLINE void binary_steps(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bool focused) {
+    LANES;
+    decays(t, k, padded, entropy);
+    if (!focused) return;
+    const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
+    if (t.simple) {
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Margin<F> y(t, v, k);
+            store(t.step(INSIDE) + v, simple_power<F>(y.wrong, y.own ? all(gamma) : all(rest_gamma)));
+        }
+        return;
+    }
+    const Power<F> inside(gamma), outside(rest_gamma);
+    const bool alike = gamma == rest_gamma;
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I own = is_inside(t, v, k);
+        const V z = load(t.rows[k] + v), far = larger(own ? z : -z, (V){});
+        const Power<F> power = alike ? inside : Power<F>::either(own, inside, outside);
+        store(t.step(INSIDE) + v, power.of(far, load(t.step(SOFT) + v)));
+    }
+}
 
 template <class F>
 void forward_binary(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
-    const bool entropy = t.wants(CE) || t.wants(REST);
+    const bool entropy = t.entropy(), region = t.region();
     for (int64_t k = 0; k < K; ++k) {
-        const bool focused = t.gamma[k] != 0 || t.rest_gamma[k] != 0;
-        margins(t, k, padded, entropy, focused);
-        V tp = {}, fp = {}, fn = {}, tn = {}, ce = {}, rest = {}, labelled = {}, count = {};
+        const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
+        binary_steps(t, k, padded, entropy, focused);
+        V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v);
-            const I own = is_inside(t, v, k);
-            V w = all<F>(1);
-            if (t.masked) w = load(t.weight + v);
-            const V right = w * y.right, wrong = w * y.wrong;
-            tp += own ? right : (V){};
-            tn += own ? (V){} : right;
-            fn += own ? wrong : (V){};
-            fp += own ? (V){} : wrong;
-            labelled += own ? w : (V){};
+            const Margin<F> y(t, v, k);
+            const V w = t.masked ? load(t.weight + v) : all<F>(1);
+            sums[LABELLED] += y.own ? w : (V){};
             count += w;
+            if (region) {
+                const V right = w * y.right, wrong = w * y.wrong;
+                sums[TP] += y.own ? right : (V){};
+                sums[TN] += y.own ? (V){} : right;
+                sums[FN] += y.own ? wrong : (V){};
+                sums[FP] += y.own ? (V){} : wrong;
+            }
             if (!entropy) continue;
-            V term = w * y.log_right;
-            if (focused) term *= load(t.step(3) + v);
-            ce += own ? term : (V){};
-            rest += own ? (V){} : term;
+            V term = w * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
+            if (focused) term *= load(t.step(INSIDE) + v);
+            sums[CE] += y.own ? term : (V){};
+            sums[REST] += y.own ? (V){} : term;
         }
-        const V sums[SUMS] = {tp, fp, fn, tn, ce, rest, labelled};
         for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
         t.sums[SUMS * K] = count;
     }
@@ -1333,77 +1470,83 @@ void forward_binary(Tile<F>& t, int64_t padded) {
 template <class F>
 void backward_binary(Tile<F>& t, int64_t padded) {
     LANES;
-    const bool entropy = t.wants(CE) || t.wants(REST);
+    const bool region = t.region();
     for (int64_t k = 0; k < t.c.channels; ++k) {
-        const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
-        margins(t, k, padded, focused, focused);
+        const bool focused = t.entropy() && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
+        binary_steps(t, k, padded, focused, focused);
         const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]), ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
         const V tilt_inside = all(t.a[TP][k] - t.a[FN][k]), tilt_outside = all(t.a[TN][k] - t.a[FP][k]);
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v);
-            const I own = is_inside(t, v, k);
+            const Margin<F> y(t, v, k);
             V slope = y.wrong;
-            if (focused)
-                slope = load(t.step(3) + v) * ((own ? gamma : rest_gamma) * y.right * y.log_right + y.wrong);
-            V gradient = (own ? tilt_inside : tilt_outside) * y.right * y.wrong - (own ? ce : rest) * slope;
+            if (focused) {
+                const V steep = (y.own ? gamma : rest_gamma) * y.right * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
+                slope = load(t.step(INSIDE) + v) * (steep + y.wrong);
+            }
+            V gradient = -(y.own ? ce : rest) * slope;
+            if (region) gradient += (y.own ? tilt_inside : tilt_outside) * y.right * y.wrong;
             if (t.masked) gradient *= load(t.weight + v);
-            store(t.out[k] + v, own ? gradient : -gradient);
+            store(t.out[k] + v, y.own ? gradient : -gradient);
         }
     }
 }
 
-// --- sigmoid with soft labels ----------------------------------------------------------------------------------------
+// Any labels in [0, 1].
 
-// Fills steps 0 to 3 with e^-|z|, log(1 + e^-|z|), q^gamma and p^rest_gamma of channel k, as far as they are wanted.
 template <class F>
-INLINE void steps_of_sigmoid(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
-    LANES;
-    const F *z = t.rows[k], gamma = t.wants(CE) ? t.gamma[k] : 0, rest_gamma = t.wants(REST) ? t.rest_gamma[k] : 0;
-    F *e = t.step(0), *soft = t.step(1), *q_power = t.step(2), *p_power = t.step(3);
-    for (int64_t v = 0; v < padded; v += L::N) {
-        const V x = load(z + v);
-        store(e + v, exp_<F>(-larger(x, -x)));
+struct Sides {
+    typedef typename Lanes<F>::V V;
+    V z, p, q;
+
+    INLINE Sides(const Tile<F>& t, int64_t v, int64_t k) {
+        const V e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
+        z = load(t.rows[k] + v);
+        p = z >= (F)0 ? high : low;
+        q = z >= (F)0 ? low : high;
     }
-    if (!entropy) return;
-    for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_<F>(load(e + v)));
-    for (int64_t v = 0; v < padded; v += L::N)
-        store(q_power + v, gamma == 0 ? all<F>(1)
-                                      : exp_product<F>(all(gamma), larger(load(z + v), (V){}), load(soft + v)));
-    for (int64_t v = 0; v < padded; v += L::N)
-        store(p_power + v, rest_gamma == 0 ? all<F>(1)
-                                           : exp_product<F>(all(rest_gamma), larger(-load(z + v), (V){}), load(soft + v)));
-}
+};
 
 template <class F>
-INLINE Probability<F> probability_from_steps(const Tile<F>& t, int64_t v, int64_t k) {
+INLINE void sigmoid_steps(Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
-    const V z = load(t.rows[k] + v), e = load(t.step(0) + v), soft = load(t.step(1) + v), most = all(L::HUGE_LOG);
-    const V high = (F)1 / ((F)1 + e), low = e * high;
-    const I positive = z >= (F)0;
-    return {positive ? high : low, positive ? low : high, smaller(soft + larger(-z, (V){}), most),
-            smaller(soft + larger(z, (V){}), most)};
+    const F* z = t.rows[k];
+    decays(t, k, padded, t.entropy());
+    if (!t.entropy()) return;
+    const Power<F> inside(t.wants(CE) ? t.gamma[k] : 0), outside(t.wants(REST) ? t.rest_gamma[k] : 0);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V x = load(z + v), soft = load(t.step(SOFT) + v);
+        store(t.step(INSIDE) + v, inside.of(larger(x, (V){}), soft));
+        store(t.step(OUTSIDE) + v, outside.of(larger(-x, (V){}), soft));
+    }
 }
 
 template <class F>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
-    const bool entropy = t.wants(CE) || t.wants(REST);
+    const bool entropy = t.entropy(), region = t.region();
     for (int64_t k = 0; k < K; ++k) {
-        steps_of_sigmoid(t, k, padded, entropy);
+        sigmoid_steps(t, k, padded);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Probability<F> y = probability_from_steps(t, v, k);
-            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
-            sums[TP] += in * y.p;
-            sums[FP] += out * y.p;
-            sums[FN] += in * y.q;
-            sums[TN] += out * y.q;
+            V in = load(t.labels[k] + v), out = (F)1 - in;
+            if (t.masked) {
+                const V w = load(t.weight + v);
+                in *= w, out *= w, count += w;
+            } else
+                count += (F)1;
             sums[LABELLED] += in;
-            count += w;
+            if (region) {
+                const Sides<F> y(t, v, k);
+                sums[TP] += in * y.p;
+                sums[FP] += out * y.p;
+                sums[FN] += in * y.q;
+                sums[TN] += out * y.q;
+            }
             if (!entropy) continue;
-            sums[CE] += in * load(t.step(2) + v) * y.log_p;
-            sums[REST] += out * load(t.step(3) + v) * y.log_q;
+            const V z = load(t.rows[k] + v), soft = load(t.step(SOFT) + v);
+            sums[CE] += in * load(t.step(INSIDE) + v) * entropy_of<F>(soft, -z);
+            sums[REST] += out * load(t.step(OUTSIDE) + v) * entropy_of<F>(soft, z);
         }
         for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
         t.sums[SUMS * K] = count;
@@ -1413,18 +1556,23 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
 template <class F>
 void backward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
-    const bool entropy = t.wants(CE) || t.wants(REST);
+    const bool entropy = t.entropy(), region = t.region();
     for (int64_t k = 0; k < t.c.channels; ++k) {
-        steps_of_sigmoid(t, k, padded, entropy);
-        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
+        sigmoid_steps(t, k, padded);
+        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k], ce = t.a[CE][k], rest = t.a[REST][k];
         const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Probability<F> y = probability_from_steps(t, v, k);
-            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
-            V gradient = (in * inner + out * outer) * y.p * y.q;
-            if (entropy)
-                gradient += out * t.a[REST][k] * load(t.step(3) + v) * (rest_gamma * y.q * y.log_q + y.p) -
-                            in * t.a[CE][k] * load(t.step(2) + v) * (gamma * y.p * y.log_p + y.q);
+            const Sides<F> y(t, v, k);
+            const V in = load(t.labels[k] + v), out = (F)1 - in;
+            V gradient = {};
+            if (entropy) {
+                const V soft = load(t.step(SOFT) + v);
+                const V up = load(t.step(OUTSIDE) + v) * (rest_gamma * y.q * entropy_of<F>(soft, y.z) + y.p);
+                const V down = load(t.step(INSIDE) + v) * (gamma * y.p * entropy_of<F>(soft, -y.z) + y.q);
+                gradient = out * rest * up - in * ce * down;
+            }
+            if (region) gradient += (in * inner + out * outer) * y.p * y.q;
+            if (t.masked) gradient *= load(t.weight + v);
             store(t.out[k] + v, gradient);
         }
     }
@@ -1432,33 +1580,56 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
 
 // --- softmax with soft labels, not against the rest ------------------------------------------------------------------
 
-enum SoftStep { TOP, FIRST, FIRST_Q, SOFT_SCALE, LOG_TOTAL, FOCUS, FIRST_FORCE, OTHER_FORCES };
+enum SoftStep { TOP, FIRST, FIRST_Q, SOFT_SCALE, LOG_TOTAL, FOCUS };  // FIRST: the channel with the maximum, see Channels
 
-template <class F>
-INLINE void steps_of_softmax(Tile<F>& t, int64_t padded) {
+template <class F, int K>  // K: the number of channels, or 0 for any
+INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
     LANES;
+    const int64_t channels = K ? K : t.c.channels, S = t.size;
     for (int64_t v = 0; v < padded; v += L::N) {
-        const Channels<F> channels(t, v, false);
-        store(t.step(TOP) + v, channels.top);
-        store(t.step(FIRST) + v, (V)channels.first);
-        store(t.step(FIRST_Q) + v, channels.others * channels.scale);
-        store(t.step(SOFT_SCALE) + v, channels.scale);
-        store(t.step(LOG_TOTAL) + v, channels.others);
+        V top = load(t.rows[0] + v), others = {};
+        I first = {};
+        for (int64_t k = 0; k < channels; ++k) t.ahead(k, v);
+        for (int64_t k = 1; k < channels; ++k) {
+            const V z = load(t.rows[k] + v);
+            first = z > top ? all_int<F>((Int)k) : first;
+            top = larger(z, top);
+        }
+        if (K == 2) {
+            others = exp_<F>(smaller(load(t.rows[0] + v), load(t.rows[1] + v)) - top);
+            store(t.e + v, first == 0 ? all<F>(1) : others);
+            store(t.e + S + v, first == 0 ? others : all<F>(1));
+        } else
+            for (int64_t k = 0; k < channels; ++k) {
+                const V e = exp_<F>(load(t.rows[k] + v) - top);
+                store(t.e + k * S + v, e);
+                others += first == (Int)k ? (V){} : e;
+            }
+        const V scale = inverse((F)1 + others);
+        store(t.step(TOP) + v, top);
+        store(t.step(FIRST) + v, (V)first);
+        store(t.step(FIRST_Q) + v, others * scale);
+        store(t.step(SOFT_SCALE) + v, scale);
+        store(t.step(LOG_TOTAL) + v, others);
     }
-    if (!t.wants(CE)) return;
-    for (int64_t v = 0; v < padded; v += L::N) store(t.step(LOG_TOTAL) + v, log1p_<F>(load(t.step(LOG_TOTAL) + v)));
+    if (t.wants(CE) && (t.focused || !t.c.backward))
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V others = load(t.step(LOG_TOTAL) + v);
+            store(t.step(LOG_TOTAL) + v, K == 2 ? log1p_unit<F>(others) : log1p_<F>(others));
+        }
 }
 
 template <class F>
-INLINE typename Lanes<F>::V p_of(const Tile<F>& t, int64_t v, int64_t k) {
-    return load(t.e + k * t.size + v) * load(t.step(SOFT_SCALE) + v);
-}
+struct SoftChannel {  // a vector of voxels of one channel, once the steps are filled
+    typedef typename Lanes<F>::V V;
+    V p, q, label;
 
-template <class F>
-INLINE typename Lanes<F>::V q_of(const Tile<F>& t, int64_t v, int64_t k, typename Lanes<F>::V p) {
-    LANES;
-    return (I)load(t.step(FIRST) + v) == (Int)k ? load(t.step(FIRST_Q) + v) : (F)1 - p;
-}
+    INLINE SoftChannel(const Tile<F>& t, int64_t v, int64_t k) {
+        p = load(t.e + k * t.size + v) * load(t.step(SOFT_SCALE) + v);
+        q = (typename Lanes<F>::I)load(t.step(FIRST) + v) == (typename Lanes<F>::Int)k ? load(t.step(FIRST_Q) + v) : (F)1 - p;
+        label = load(t.labels[k] + v);
+    }
+};
 
 template <class F>
 INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
@@ -1467,80 +1638,104 @@ INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
 }
 
 // q^gamma of channel k
-template <class F>
+template <class F, int K>
 INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
-    const V gamma = all(t.gamma[k]);
     if (t.simple)
         for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, simple_power<F>(q_of(t, v, k, p_of(t, v, k)), gamma));
-    else if (t.c.channels == 2)  // q is the other channel's p
+            store(t.step(FOCUS) + v, simple_power<F>(SoftChannel<F>(t, v, k).q, all(t.gamma[k])));
+    else if (K == 2) {  // q is the other channel's p
+        const Power<F> power(t.gamma[k]);
         for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, exp_product<F>(gamma, load(t.step(TOP) + v) - load(t.rows[1 - k] + v),
-                                                    load(t.step(LOG_TOTAL) + v)));
-    else
+            store(t.step(FOCUS) + v, power.of(load(t.step(TOP) + v) - load(t.rows[1 - k] + v), load(t.step(LOG_TOTAL) + v)));
+    } else
         for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, pow_<F>(q_of(t, v, k, p_of(t, v, k)), gamma));
+            store(t.step(FOCUS) + v, pow_<F>(SoftChannel<F>(t, v, k).q, all(t.gamma[k])));
 }
 
-template <class F>
+template <class F, int K>
 void forward_softmax(Tile<F>& t, int64_t padded) {
     LANES;
-    const int64_t K = t.c.channels;
-    const bool entropy = t.wants(CE);
-    steps_of_softmax(t, padded);
-    for (int64_t k = 0; k < K; ++k) {
+    const int64_t channels = K ? K : t.c.channels;
+    const bool entropy = t.wants(CE), region = t.region();
+    softmax_steps<F, K>(t, padded);
+    for (int64_t k = 0; k < channels; ++k) {
         const bool focused = entropy && t.gamma[k] != 0;
-        if (focused) focus_of_softmax(t, k, padded);
+        if (focused) focus_of_softmax<F, K>(t, k, padded);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            const V p = p_of(t, v, k), q = q_of(t, v, k, p);
-            const V g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g, out = w * ((F)1 - g);
-            sums[TP] += in * p;
-            sums[FP] += out * p;
-            sums[FN] += in * q;
-            sums[TN] += out * q;
+            V in = load(t.labels[k] + v), out = (F)1 - in;
+            if (t.masked) {
+                const V w = load(t.weight + v);
+                in *= w, out *= w, count += w;
+            } else
+                count += (F)1;
             sums[LABELLED] += in;
-            count += w;
+            if (region) {
+                const SoftChannel<F> y(t, v, k);
+                sums[TP] += in * y.p;
+                sums[FP] += out * y.p;
+                sums[FN] += in * y.q;
+                sums[TN] += out * y.q;
+            }
             if (!entropy) continue;
             V ce = in * log_p_of(t, v, k);
             if (focused) ce *= load(t.step(FOCUS) + v);
             sums[CE] += ce;
         }
-        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
-        t.sums[SUMS * K] = count;
+        for (int s = 0; s < SUMS; ++s) t.sums[s * channels + k] = sums[s];
+        t.sums[SUMS * channels] = count;
     }
 }
 
-template <class F>
-void backward_softmax(Tile<F>& t, int64_t padded) {
+// Leaves f_k of backward_coupled in g, for every channel whose class is focused.
+template <class F, int K>
+INLINE void focused_forces(Tile<F>& t, int64_t padded) {
     LANES;
-    const int64_t K = t.c.channels;
-    steps_of_softmax(t, padded);
-    for (int64_t k = 0; k < K; ++k) {  // f_k, in the place of the labels
-        const bool focused = t.wants(CE) && t.gamma[k] != 0;
-        if (focused) focus_of_softmax(t, k, padded);
+    for (int64_t k = 0; k < (K ? K : t.c.channels); ++k) {
+        if (t.gamma[k] == 0) continue;
+        focus_of_softmax<F, K>(t, k, padded);
         const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
+        const V gamma = all(t.gamma[k]);
         for (int64_t v = 0; v < padded; v += L::N) {
-            const V p = p_of(t, v, k), g = load(t.g + k * t.size + v), w = load(t.weight + v), in = w * g;
-            V down = in * t.a[CE][k];
-            if (focused)
-                down *= focused_slope<F>(all(t.gamma[k]), load(t.step(FOCUS) + v), p, q_of(t, v, k, p), log_p_of(t, v, k));
-            const V force = (in * inner + w * ((F)1 - g) * outer) * p - down;
-            const I is_first = (I)load(t.step(FIRST) + v) == (Int)k;
-            store(t.g + k * t.size + v, force);
-            const V own = k ? load(t.step(FIRST_FORCE) + v) : (V){}, rest = k ? load(t.step(OTHER_FORCES) + v) : (V){};
-            store(t.step(FIRST_FORCE) + v, is_first ? force : own);
-            store(t.step(OTHER_FORCES) + v, is_first ? rest : rest + force);
+            const SoftChannel<F> y(t, v, k);
+            const V down = focused_slope<F>(gamma, load(t.step(FOCUS) + v), y.p, y.q, log_p_of(t, v, k));
+            store(t.g + k * t.size + v, (y.label * (inner - outer) + outer) * y.p - y.label * t.a[CE][k] * down);
         }
     }
-    for (int64_t k = 0; k < K; ++k)
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const V p = p_of(t, v, k), force = load(t.g + k * t.size + v), others = load(t.step(OTHER_FORCES) + v);
-            const V first = force * load(t.step(FIRST_Q) + v) - p * others;
-            const V other = force - p * (load(t.step(FIRST_FORCE) + v) + others);
-            store(t.out[k] + v, (I)load(t.step(FIRST) + v) == (Int)k ? first : other);
+}
+
+template <class F, int K>
+void backward_softmax(Tile<F>& t, int64_t padded) {
+    LANES;
+    const int64_t channels = K ? K : t.c.channels, S = t.size;
+    softmax_steps<F, K>(t, padded);
+    if (t.focused) focused_forces<F, K>(t, padded);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I first = (I)load(t.step(FIRST) + v);
+        const V scale = load(t.step(SOFT_SCALE) + v);
+        V own = {}, others = {};
+        for (int64_t k = 0; k < channels; ++k) {
+            V force;
+            if (t.focused && t.gamma[k] != 0)
+                force = load(t.g + k * S + v);
+            else {
+                const V p = load(t.e + k * S + v) * scale, label = load(t.labels[k] + v);
+                const F outer = t.a[FP][k] - t.a[TN][k], tilt = t.a[TP][k] - t.a[FN][k] - outer;
+                force = (label * tilt + outer) * p - label * t.a[CE][k];
+                store(t.g + k * S + v, force);
+            }
+            own = first == (Int)k ? force : own;
+            others += first == (Int)k ? (V){} : force;
         }
+        const V sum = own + others, first_q = load(t.step(FIRST_Q) + v);
+        for (int64_t k = 0; k < channels; ++k) {
+            const V p = load(t.e + k * S + v) * scale, force = load(t.g + k * S + v);
+            V gradient = first == (Int)k ? force * first_q - p * others : force - p * sum;
+            if (t.masked) gradient *= load(t.weight + v);
+            store(t.out[k] + v, gradient);
+        }
+    }
 }
 
 // --- a block of voxels -----------------------------------------------------------------------------------------------
@@ -1550,9 +1745,12 @@ void process(Tile<F>& t, int64_t padded) {
     const bool back = t.c.backward;
     if (t.binary()) return back ? backward_binary(t, padded) : forward_binary(t, padded);
     if (t.c.activation == SIGMOID) return back ? backward_sigmoid(t, padded) : forward_sigmoid(t, padded);
-    if (t.c.activation == SOFTMAX && t.c.dense && !t.wants(REST))
-        return back ? backward_softmax(t, padded) : forward_softmax(t, padded);
-    if (!t.hard()) return back ? backward_any(t, padded) : forward_any(t, padded);
+    if (t.general()) return back ? backward_any(t, padded) : forward_any(t, padded);
+    if (t.c.dense) switch (t.c.channels) {
+            case 2: return back ? backward_softmax<F, 2>(t, padded) : forward_softmax<F, 2>(t, padded);
+            case 3: return back ? backward_softmax<F, 3>(t, padded) : forward_softmax<F, 3>(t, padded);
+            default: return back ? backward_softmax<F, 0>(t, padded) : forward_softmax<F, 0>(t, padded);
+        }
     switch (t.c.channels) {  // few channels: the sums stay in registers
         case 2: return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
         case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
@@ -1572,6 +1770,7 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
         const int64_t count = end - v < t.size ? end - v : t.size;
         const int64_t padded = (count + L::N - 1) / L::N * L::N;
         t.read_labels(v, count, padded);
+        if (c.odd) t.watch(padded);
         t.read_logits(v, count, padded);
         if (c.backward) {
             t.place_gradient(v, count, padded);
@@ -1607,7 +1806,8 @@ struct Slab {
     const Masks& m;
     int64_t n, pitch, plane;  // elements of a padded row, and of a plane of such rows
     Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
-    F *mask, *weight, *squared;  // of one channel; of every voxel of the slab itself; (1 / (2 size))^2 along C
+    F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
+    bool alike, in_place;        // does every voxel weigh 1, and are soft labels used where they are?
     V* lanes;         // 2 K vectors of sums in float, to be added to those in double before they lose digits
     int64_t waiting;  // vectors of voxels that they hold
 
@@ -1624,7 +1824,10 @@ struct Slab {
         lanes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
         for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
         waiting = 0;
+        alike = !m.weights.data && !m.ignores;
+        in_place = m.dense && alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
         for (int64_t i = 0; i < pitch; ++i) squared[i] = square(m.step[2], i, m.c);
+        for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
     }
 
     static F square(double step, int64_t i, int64_t length) {
@@ -1638,13 +1841,13 @@ struct Slab {
 
     // Weights of a row, 0 where it is ignored and behind its end.
     void read_weights(int64_t a, int64_t b, F* to) {
+        for (int64_t i = 0; i < m.c; ++i) to[i] = 1;
         if (m.weights.data) {
             const char* from = row(m.weights, 0, a, b);
 #define READ(T) read_row((const T*)from, m.weights.c, m.c, to);
             FOR_DTYPE(m.weights.dtype, READ)
 #undef READ
-        } else
-            for (int64_t i = 0; i < m.c; ++i) to[i] = 1;
+        }
         for (int64_t i = m.c; i < pitch; ++i) to[i] = 0;
         if (!m.ignores) return;
         for (int64_t k = 0; k < (m.dense ? m.channels : 1); ++k) {
@@ -1684,17 +1887,38 @@ struct Slab {
         for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
     }
 
-    void soft_row(const F* w, const F* here, const F* up, const F* down, const F* left, const F* right, F square_a,
-                  F square_b, double& volume, double& surface) {
-        V volumes = {}, surfaces = {};
-        for (int64_t c = 0; c < m.c; c += L::N) {
-            const V weight = load(w + c), da = load(down + c) - load(up + c), db = load(right + c) - load(left + c);
+    // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
+    void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
+                  F square_a, F square_b, int64_t k, double* sums) {
+        const bool inverse = in_place && k == 0 && m.channels > 1;
+        V volume = {}, surface = {};
+        auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
+            const V da = part(down + c) - part(up + c), db = part(right + c) - part(left + c), value = part(own + c);
             const V dc = load(here + c + 1) - load(here + c - 1);
-            volumes += weight * load(here + c);
             const V square = da * da * square_a + db * db * square_b + dc * dc * load(squared + c);
-            if (any(square != (F)0)) surfaces += weight * root(square);
-        }
-        for (int i = 0; i < L::N; ++i) volume += volumes[i], surface += surfaces[i];
+            volume += load(w + c) * (inverse ? (F)1 - value : value);
+            if (any(square != (F)0)) surface += load(w + c) * root(square);
+        };
+        int64_t c = 0;
+        for (; c + L::N <= m.c; c += L::N) add(c, [](const F* p) INLINE_LAMBDA { return load(p); });
+        if (c < m.c)
+            add(c, [&](const F* p) INLINE_LAMBDA {  // 0 behind the end
+                V y = {};
+                for (int64_t i = 0; i < m.c - c; ++i) y[i] = p[i];
+                return y;
+            });
+        lanes[k] += volume;
+        lanes[m.channels + k] += surface;
+        waiting += m.c / L::N + 1;
+        if (waiting >= 512) flush(sums);
+    }
+
+    F* padded(const F* from) {  // a row with its ends repeated once beyond them
+        F* to = mask + L::N;
+        std::memcpy(to, from, m.c * sizeof(F));
+        to[-1] = to[0];
+        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+        return to;
     }
 
     // All channels at once: where all neighbours are of one class, no mask has a surface.
@@ -1759,36 +1983,40 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
     const int64_t begin = index * PLANES, end = begin + PLANES < m.a ? begin + PLANES : m.a;
     const int64_t from = begin > 0 ? begin - 1 : 0, to = end < m.a ? end + 1 : m.a, K = m.channels;
     auto place = [&](auto* planes, int64_t a, int64_t b) { return planes + (a - from) * s.plane + b * s.pitch + L::N; };
+    auto weights = [&](int64_t a, int64_t b) { return s.alike ? s.weight : place(s.weight, a, b) - L::N; };
     double* sums = m.partial + (image * slabs_of(m) + index) * (2 * K + 1);
-    sums[2 * K] = 0;
+    for (int64_t i = 0; i < 2 * K; ++i) sums[i] = 0;
+    sums[2 * K] = s.alike ? (double)((end - begin) * m.b * m.c) : 0;
     for (int64_t a = from; a < to; ++a)
         for (int64_t b = 0; b < m.b; ++b) {
-            F* w = place(s.weight, a, b) - L::N;  // rows of weights begin at the start of their place
-            s.read_weights(a, b, w);
-            if (a >= begin && a < end) sums[2 * K] += m.weights.data || m.ignores ? s.total(w) : (double)m.c;
+            F* w = weights(a, b);
+            if (!s.alike) s.read_weights(a, b, w);
+            if (!s.alike && a >= begin && a < end) sums[2 * K] += s.total(w);
             if (m.dense) continue;
             const char* row = s.row(m.labels, 0, a, b);
 #define CODES(T) s.read_codes((const T*)row, w, place(s.code, a, b));
             FOR_INTEGER(m.labels.dtype, CODES)
 #undef CODES
         }
-    for (int64_t i = 0; i < 2 * K; ++i) sums[i] = 0;
     for (int64_t k = 0; k < (m.dense ? K : 1); ++k) {
-        if (m.dense)
-            for (int64_t a = from; a < to; ++a)
-                for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, place(s.weight, a, b) - L::N, place(s.mask, a, b));
+        const bool soft = m.dense && !s.in_place;
+        for (int64_t a = from; soft && a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, weights(a, b), place(s.mask, a, b));
+        auto mask = [&](int64_t a, int64_t b) { return soft ? place(s.mask, a, b) : (const F*)s.row(m.labels, k, a, b); };
         for (int64_t a = begin; a < end; ++a)
             for (int64_t b = 0; b < m.b; ++b) {
                 const int64_t up = a > 0 ? a - 1 : 0, down = a < m.a - 1 ? a + 1 : a;
                 const int64_t left = b > 0 ? b - 1 : 0, right = b < m.b - 1 ? b + 1 : b;
-                const F *w = place(s.weight, a, b) - L::N, square_a = Slab<F>::square(m.step[0], a, m.a),
-                        square_b = Slab<F>::square(m.step[1], b, m.b);
-                if (m.dense)
-                    s.soft_row(w, place(s.mask, a, b), place(s.mask, up, b), place(s.mask, down, b),
-                               place(s.mask, a, left), place(s.mask, a, right), square_a, square_b, sums[k], sums[K + k]);
-                else
-                    s.hard_row(w, place(s.code, a, b), place(s.code, up, b), place(s.code, down, b),
+                const F square_a = Slab<F>::square(m.step[0], a, m.a), square_b = Slab<F>::square(m.step[1], b, m.b);
+                if (!m.dense) {
+                    s.hard_row(weights(a, b), place(s.code, a, b), place(s.code, up, b), place(s.code, down, b),
                                place(s.code, a, left), place(s.code, a, right), square_a, square_b, sums);
+                    continue;
+                }
+                F* here = place(s.mask, a, b);
+                if (s.in_place) here = s.padded(mask(a, b));
+                s.soft_row(weights(a, b), mask(a, b), here, mask(up, b), mask(down, b), mask(a, left), mask(a, right),
+                           square_a, square_b, k, sums);
             }
     }
     s.flush(sums);
@@ -1796,6 +2024,7 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
 
 #undef LANES
 #undef INLINE
+#undef INLINE_LAMBDA
 #undef FOR_DTYPE
 #undef FOR_INTEGER
 

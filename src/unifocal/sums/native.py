@@ -34,10 +34,11 @@ _DTYPES = {
     torch.uint64: 11,
     torch.int64: 12,
 }
-_CALL = struct.Struct("=68q")  # struct Call of native.cpp
+_CALL = struct.Struct("=69q")  # struct Call of native.cpp
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
 _MASKS = struct.Struct("=25q3dq")  # struct Masks
 _NO_TENSOR = (0, 0, 0, 0, 0)
+FOREIGN, UNBALANCED = 1, 2  # enum Odd
 _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
 
 
@@ -93,14 +94,25 @@ def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None
 
 
 def forward(
-    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+    odd: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See engines.py."""
+    """See engines.py.
+
+    odd  is added what the kernel noticed about the labels on its way: FOREIGN, UNBALANCED, both or 0
+    """
     n, k, _ = x.shape
     values = gamma.new_empty((len(form.wanted), n, k))
     labelled, voxels = gamma.new_empty((n, k)), gamma.new_empty((n, 1))
     outputs = (*_NO_TENSOR, *_view(values), *_view(labelled), *_view(voxels), *_NO_TENSOR)
-    _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
+    noticed = _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
+    if odd is not None:
+        odd.append(noticed)
     return values, labelled, voxels
 
 
@@ -130,7 +142,7 @@ def _run(
     form: Form,
     outputs: tuple[int, ...],
     back: bool,
-) -> None:
+) -> int:
     library = _load()
     assert not isinstance(library, str)
     n, k, voxels = x.shape
@@ -155,11 +167,14 @@ def _run(
         *_per_class(rest_gamma, n, k),
         *outputs,
     )
-    partial = None
+    noticed = ctypes.c_int64(0)
+    partial, places = None, (0, 0)
     if not back:
-        partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0)), dtype=torch.float64)
-    if library.unifocal_run(_CALL.pack(*head, 0 if partial is None else partial.data_ptr())):
+        partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0, 0)), dtype=torch.float64)
+        places = (partial.data_ptr(), ctypes.addressof(noticed))
+    if library.unifocal_run(_CALL.pack(*head, *places)):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
+    return noticed.value
 
 
 def masks(
