@@ -262,6 +262,7 @@ template <>
 struct Lanes<float> {
     typedef float V __attribute__((vector_size(UNIFOCAL_BYTES)));
     typedef int32_t I __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef uint32_t Bits __attribute__((vector_size(UNIFOCAL_BYTES)));
     typedef float U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(4), may_alias));  // anywhere in memory
     typedef int32_t Int;
     static const int N = UNIFOCAL_BYTES / 4, MANTISSA = 23, BIAS = 127;
@@ -274,6 +275,7 @@ template <>
 struct Lanes<double> {
     typedef double V __attribute__((vector_size(UNIFOCAL_BYTES)));
     typedef int64_t I __attribute__((vector_size(UNIFOCAL_BYTES)));
+    typedef uint64_t Bits __attribute__((vector_size(UNIFOCAL_BYTES)));
     typedef double U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(8), may_alias));
     typedef int64_t Int;
     static const int N = UNIFOCAL_BYTES / 8, MANTISSA = 52, BIAS = 1023;
@@ -385,6 +387,18 @@ INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
     return 2.0 * s + 2.0 * s * z * y;
 }
 
+// log(1 + u) for u in [0, 1]
+INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {
+    const Lanes<float>::V u2 = u * u, u4 = u2 * u2;
+    const Lanes<float>::V a = u * -4.9999648333e-1f + 1.0f, b = u * -2.4857163429e-1f + 3.3321323991e-1f;
+    const Lanes<float>::V c = u * -1.3753795624e-1f + 1.9153651595e-1f, d = u * -3.0065733939e-2f + 7.9204447567e-2f;
+    return (((u4 * 5.3648091853e-3f + (d * u2 + c)) * u4) + (b * u2 + a)) * u;
+}
+INLINE Lanes<double>::V log1p_unit(Lanes<double>::V u) {
+    const Lanes<double>::I high = u > 0.41421356237309505;
+    return log_core(high ? u * 0.5 - 0.5 : u) + (high ? all(0.693147180559945309) : (Lanes<double>::V){});
+}
+
 #if UNIFOCAL_BYTES == 64
 INLINE Lanes<float>::V root(Lanes<float>::V x) { return (Lanes<float>::V)_mm512_sqrt_ps((__m512)x); }
 INLINE Lanes<double>::V root(Lanes<double>::V x) { return (Lanes<double>::V)_mm512_sqrt_pd((__m512d)x); }
@@ -462,14 +476,6 @@ INLINE typename Lanes<F>::V log1p_(typename Lanes<F>::V u) {
     return e * L::LN2_HIGH + (e * L::LN2_LOW + log_core(f)) + u * (F)0;  // NaN for NaN, whose bits are no number
 }
 
-// log(1 + u) for u in [0, 1]
-template <class F>
-INLINE typename Lanes<F>::V log1p_unit(typename Lanes<F>::V u) {
-    LANES;
-    const I high = u > (F)0.41421356237309505;
-    return log_core(high ? u * (F)0.5 - (F)0.5 : u) + (high ? all((F)0.693147180559945309) : (V){});
-}
-
 template <class F>
 INLINE typename Lanes<F>::V log_(typename Lanes<F>::V x) {
     LANES;
@@ -533,6 +539,19 @@ struct Power {
         x = smaller(x, most);
         const V sum = x + y, n = nearest(high * sum);
         return times_power(exp2_core(((n - high * x) - high * y) - low * sum), -n);
+    }
+
+    // The same of y alone, at most log(2), and of x + y.
+    INLINE void of_both(typename Lanes<F>::V x, typename Lanes<F>::V y, typename Lanes<F>::V& alone,
+                        typename Lanes<F>::V& together) const {
+        LANES;
+        x = smaller(x, most);
+        const V n = nearest(high * x);
+        V m = {};
+        if (high[0] > (F)0.7) m = nearest(high * y);  // else the power of 2 is within 1 / 2 without
+        const V core = exp2_core(m - high * y);
+        alone = high[0] > (F)0.7 ? times_power(core, -m) : core;
+        together = times_power(core * exp2_core((n - high * x) - low * x), -(n + m));
     }
 };
 
@@ -680,13 +699,13 @@ void write_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t co
 const int64_t STEPS = 8;
 const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
 
-INLINE int64_t tile_of(int64_t channels) {
-    const int64_t fit = ELEMENTS / channels / LEAST * LEAST;
-    return fit < LEAST ? LEAST : fit > MOST ? MOST : fit;
+INLINE int64_t tile_of(const Call& c) {
+    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense ? MOST / 2 : MOST;
+    return fit < LEAST ? LEAST : fit > most ? most : fit;
 }
 
 int64_t scratch_bytes(const Call& c) {
-    const int64_t k = c.channels, tile = tile_of(k);
+    const int64_t k = c.channels, tile = tile_of(c);
     const int64_t tiles = (3 * k + 2 + STEPS) * tile;                   // z, e, g; class and weight; steps
     const int64_t sums = (SUMS * k + 1) * (UNIFOCAL_BYTES / 4) * 3;     // float lanes and double lanes
     const int64_t constants = 8 * k;
@@ -714,13 +733,15 @@ struct Tile {
     const F** labels;  // the same of dense labels, in g
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
     Int* label;        // channel of each voxel's class, -1 for none, -2 where it is no class
+    const char* classes;  // where those were read, and how far apart they are
+    int64_t class_bytes;
     F *weight, *steps;
     V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
     double* totals;    // the same of this block, lane by lane
     F *gamma, *rest_gamma, *a[LABELLED];  // K each; `a` is the upstream gradient
     bool focused, simple;  // is any gamma of this image other than 0; are all of them 0, 1 or 2?
 
-    Tile(const Call& call, int64_t image, char* scratch) : c(call), n(image), size(tile_of(call.channels)) {
+    Tile(const Call& call, int64_t image, char* scratch) : c(call), n(image), size(tile_of(call)) {
         const int64_t k = c.channels;
         char* p = scratch;
         auto take = [&p](int64_t bytes) {
@@ -795,7 +816,8 @@ struct Tile {
                 for (int64_t i = 0; i < padded; ++i) g[k * size + i] = weight[i] > 0 ? g[k * size + i] : (F)0;
             return;
         }
-        const char* from = at(c.labels, n, 0, v);
+        const char* from = classes = at(c.labels, n, 0, v);
+        class_bytes = size_of(c.labels.dtype) * c.labels.v;
 #define CLASS(T) read_classes((const T*)from, c.labels.v, count);
         FOR_INTEGER(c.labels.dtype, CLASS)
 #undef CLASS
@@ -832,23 +854,28 @@ struct Tile {
     // Reports what is odd about the labels of this tile.
     void watch(int64_t padded) const {
         LANES;
-        I foreign = {}, unbalanced = {};
+        typename L::Bits largest = {};  // as numbers without sign the bits of negative ones, and of NaN, are beyond those of 1
+        V off = {};
+        I foreign = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            I counts = all_int<F>((Int)-1), strange = {};
-            if (masked) counts = load(weight + v) > (F)0;
-            if (c.dense) {
-                V sum = {};
-                for (int64_t k = 0; k < c.channels; ++k) {
-                    const V label = load(labels[k] + v);
-                    strange |= ~((label >= (F)0) & (label <= (F)1));
-                    sum += label;
-                }
-                unbalanced |= counts & ~((sum >= (F)1 - (F)BALANCED) & (sum <= (F)1 + (F)BALANCED));
-            } else
-                strange = (I)load((const F*)(label + v)) == (Int)-2;
-            foreign |= counts & strange;
+            const I counts = masked ? load(weight + v) > (F)0 : all_int<F>((Int)-1);
+            if (!c.dense) {
+                foreign |= counts & ((I)load((const F*)(label + v)) == (Int)-2);
+                continue;
+            }
+            V sum = {};
+            for (int64_t k = 0; k < c.channels; ++k) {
+                const V label = load(labels[k] + v);
+                const typename L::Bits bits = (typename L::Bits)label;
+                largest = bits > largest ? bits : largest;
+                sum += label;
+            }
+            sum = counts ? sum - (F)1 : (V){};
+            off = larger(off, larger(sum, -sum));
         }
-        const int64_t odd = (any(foreign) ? FOREIGN : 0) | (any(unbalanced) ? UNBALANCED : 0);
+        const V one = all<F>(1);
+        foreign |= (I)(largest > (typename L::Bits)one);
+        const int64_t odd = (any(foreign) ? FOREIGN : 0) | (any(off > (F)BALANCED) ? UNBALANCED : 0);
         if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
     }
 
@@ -870,8 +897,11 @@ struct Tile {
 
     // Asks for what the next tile is going to read and write of channel k; a prefetch may go anywhere.
     INLINE void ahead(int64_t k, int64_t v) const {
-        __builtin_prefetch(rows[k] + v + size, 0, 2);
-        if (c.dense) __builtin_prefetch(labels[k] + v + size, 0, 2);
+        __builtin_prefetch(rows[k] + v + size);
+        if (c.dense)
+            __builtin_prefetch(labels[k] + v + size);
+        else if (k == 0)
+            for (int64_t i = 0; i < L::N * class_bytes; i += 64) __builtin_prefetch(classes + (v + size) * class_bytes + i);
     }
 
     void place_gradient(int64_t v, int64_t count, int64_t padded) {
@@ -968,7 +998,10 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
         store(t.step(GAMMA) + v, gamma);
     }
     if (!entropy) return;
-    for (int64_t v = 0; v < padded; v += L::N) store(t.step(LOG_SUM) + v, log1p_<F>(load(t.step(LOG_SUM) + v)));
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V others = load(t.step(LOG_SUM) + v);
+        store(t.step(LOG_SUM) + v, K == 2 ? log1p_unit(others) : log1p_<F>(others));
+    }
     if (!focused) return;
     if (t.simple) {
         for (int64_t v = 0; v < padded; v += L::N)
@@ -1380,7 +1413,7 @@ INLINE void decays(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
         store(t.step(DECAY) + v, exp_<F>(-larger(x, -x)));
     }
     if (entropy)
-        for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit<F>(load(t.step(DECAY) + v)));
+        for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit(load(t.step(DECAY) + v)));
 }
 
 template <class F>
@@ -1403,28 +1436,24 @@ struct Margin {
     V s, right, wrong;
 
     INLINE Margin(const Tile<F>& t, int64_t v, int64_t k) {
-        const V z = load(t.rows[k] + v), e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
+        const V z = load(t.rows[k] + v);
         own = is_inside(t, v, k);
         s = own ? z : -z;
+    }
+    INLINE void find_sides(const Tile<F>& t, int64_t v) {
+        const V e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
         right = s >= (F)0 ? high : low;
         wrong = s >= (F)0 ? low : high;
     }
 };
 
-// Fills the steps of channel k; the power is that of what is wrong.
+// Fills the steps of channel k; the power, where it is no simple one, is that of what is wrong.
 template <class F>
 INLINE void binary_steps(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bool focused) {
     LANES;
     decays(t, k, padded, entropy);
-    if (!focused) return;
+    if (!focused || t.simple) return;
     const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
-    if (t.simple) {
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v, k);
-            store(t.step(INSIDE) + v, simple_power<F>(y.wrong, y.own ? all(gamma) : all(rest_gamma)));
-        }
-        return;
-    }
     const Power<F> inside(gamma), outside(rest_gamma);
     const bool alike = gamma == rest_gamma;
     for (int64_t v = 0; v < padded; v += L::N) {
@@ -1443,10 +1472,14 @@ void forward_binary(Tile<F>& t, int64_t padded) {
     for (int64_t k = 0; k < K; ++k) {
         const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
         binary_steps(t, k, padded, entropy, focused);
+        const bool simple = t.simple, masked = t.masked, sides = region || (focused && simple);
+        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
+        const F* focus = t.step(INSIDE);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v, k);
-            const V w = t.masked ? load(t.weight + v) : all<F>(1);
+            Margin<F> y(t, v, k);
+            if (sides) y.find_sides(t, v);
+            const V w = masked ? load(t.weight + v) : all<F>(1);
             sums[LABELLED] += y.own ? w : (V){};
             count += w;
             if (region) {
@@ -1458,7 +1491,7 @@ void forward_binary(Tile<F>& t, int64_t padded) {
             }
             if (!entropy) continue;
             V term = w * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
-            if (focused) term *= load(t.step(INSIDE) + v);
+            if (focused) term *= simple ? simple_power<F>(y.wrong, y.own ? gamma : rest_gamma) : load(focus + v);
             sums[CE] += y.own ? term : (V){};
             sums[REST] += y.own ? (V){} : term;
         }
@@ -1474,18 +1507,22 @@ void backward_binary(Tile<F>& t, int64_t padded) {
     for (int64_t k = 0; k < t.c.channels; ++k) {
         const bool focused = t.entropy() && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
         binary_steps(t, k, padded, focused, focused);
+        const bool simple = t.simple, masked = t.masked;
+        const F* focus = t.step(INSIDE);
         const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]), ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
         const V tilt_inside = all(t.a[TP][k] - t.a[FN][k]), tilt_outside = all(t.a[TN][k] - t.a[FP][k]);
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Margin<F> y(t, v, k);
+            Margin<F> y(t, v, k);
+            y.find_sides(t, v);
             V slope = y.wrong;
             if (focused) {
-                const V steep = (y.own ? gamma : rest_gamma) * y.right * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
-                slope = load(t.step(INSIDE) + v) * (steep + y.wrong);
+                const V own_gamma = y.own ? gamma : rest_gamma;
+                const V steep = own_gamma * y.right * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
+                slope = (simple ? simple_power<F>(y.wrong, own_gamma) : load(focus + v)) * (steep + y.wrong);
             }
             V gradient = -(y.own ? ce : rest) * slope;
             if (region) gradient += (y.own ? tilt_inside : tilt_outside) * y.right * y.wrong;
-            if (t.masked) gradient *= load(t.weight + v);
+            if (masked) gradient *= load(t.weight + v);
             store(t.out[k] + v, y.own ? gradient : -gradient);
         }
     }
@@ -1506,47 +1543,79 @@ struct Sides {
     }
 };
 
+// x^exponent, which was stored unless it is a simple power.
+template <class F>
+INLINE typename Lanes<F>::V focus_of(bool simple, const F* stored, typename Lanes<F>::V x, F exponent) {
+    if (exponent == 0) return all<F>(1);
+    return simple ? simple_power<F>(x, all(exponent)) : load(stored);
+}
+
 template <class F>
 INLINE void sigmoid_steps(Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
     const F* z = t.rows[k];
     decays(t, k, padded, t.entropy());
-    if (!t.entropy()) return;
-    const Power<F> inside(t.wants(CE) ? t.gamma[k] : 0), outside(t.wants(REST) ? t.rest_gamma[k] : 0);
-    for (int64_t v = 0; v < padded; v += L::N) {
-        const V x = load(z + v), soft = load(t.step(SOFT) + v);
-        store(t.step(INSIDE) + v, inside.of(larger(x, (V){}), soft));
-        store(t.step(OUTSIDE) + v, outside.of(larger(-x, (V){}), soft));
-    }
+    if (!t.entropy() || t.simple) return;
+    const Power<F> inside(t.gamma[k]), outside(t.rest_gamma[k]);
+    const F* soft = t.step(SOFT);
+    F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
+    const bool both = t.gamma[k] != 0 && t.rest_gamma[k] != 0;
+    if (both && t.gamma[k] == t.rest_gamma[k])
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V x = load(z + v);
+            V likelier, other;
+            inside.of_both(larger(x, -x), load(soft + v), likelier, other);
+            store(q_power + v, x > (F)0 ? other : likelier);
+            store(p_power + v, x > (F)0 ? likelier : other);
+        }
+    else if (both)
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V x = load(z + v), y = load(soft + v);
+            store(q_power + v, inside.of(larger(x, (V){}), y));
+            store(p_power + v, outside.of(larger(-x, (V){}), y));
+        }
+    else if (t.gamma[k] != 0)
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(q_power + v, inside.of(larger(load(z + v), (V){}), load(soft + v)));
+    else if (t.rest_gamma[k] != 0)
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(p_power + v, outside.of(larger(-load(z + v), (V){}), load(soft + v)));
 }
 
 template <class F>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
-    const bool entropy = t.entropy(), region = t.region();
+    const bool entropy = t.entropy(), region = t.region(), sides = region || (entropy && t.simple);
     for (int64_t k = 0; k < K; ++k) {
+        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
         sigmoid_steps(t, k, padded);
+        const bool simple = t.simple, masked = t.masked;
+        const F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
             V in = load(t.labels[k] + v), out = (F)1 - in;
-            if (t.masked) {
+            if (masked) {
                 const V w = load(t.weight + v);
                 in *= w, out *= w, count += w;
             } else
                 count += (F)1;
             sums[LABELLED] += in;
-            if (region) {
+            V p = {}, q = {};
+            if (sides) {
                 const Sides<F> y(t, v, k);
-                sums[TP] += in * y.p;
-                sums[FP] += out * y.p;
-                sums[FN] += in * y.q;
-                sums[TN] += out * y.q;
+                p = y.p, q = y.q;
+            }
+            if (region) {
+                sums[TP] += in * p;
+                sums[FP] += out * p;
+                sums[FN] += in * q;
+                sums[TN] += out * q;
             }
             if (!entropy) continue;
             const V z = load(t.rows[k] + v), soft = load(t.step(SOFT) + v);
-            sums[CE] += in * load(t.step(INSIDE) + v) * entropy_of<F>(soft, -z);
-            sums[REST] += out * load(t.step(OUTSIDE) + v) * entropy_of<F>(soft, z);
+            sums[CE] += in * focus_of(simple, q_power + v, q, gamma) * entropy_of<F>(soft, -z);
+            sums[REST] += out * focus_of(simple, p_power + v, p, rest_gamma) * entropy_of<F>(soft, z);
         }
         for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
         t.sums[SUMS * K] = count;
@@ -1559,6 +1628,8 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region();
     for (int64_t k = 0; k < t.c.channels; ++k) {
         sigmoid_steps(t, k, padded);
+        const bool simple = t.simple, masked = t.masked;
+        const F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
         const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k], ce = t.a[CE][k], rest = t.a[REST][k];
         const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
         for (int64_t v = 0; v < padded; v += L::N) {
@@ -1567,12 +1638,15 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
             V gradient = {};
             if (entropy) {
                 const V soft = load(t.step(SOFT) + v);
-                const V up = load(t.step(OUTSIDE) + v) * (rest_gamma * y.q * entropy_of<F>(soft, y.z) + y.p);
-                const V down = load(t.step(INSIDE) + v) * (gamma * y.p * entropy_of<F>(soft, -y.z) + y.q);
+                V up = y.p, down = y.q;
+                if (rest_gamma != 0)
+                    up = focus_of(simple, p_power + v, y.p, rest_gamma) * (rest_gamma * y.q * entropy_of<F>(soft, y.z) + up);
+                if (gamma != 0)
+                    down = focus_of(simple, q_power + v, y.q, gamma) * (gamma * y.p * entropy_of<F>(soft, -y.z) + down);
                 gradient = out * rest * up - in * ce * down;
             }
             if (region) gradient += (in * inner + out * outer) * y.p * y.q;
-            if (t.masked) gradient *= load(t.weight + v);
+            if (masked) gradient *= load(t.weight + v);
             store(t.out[k] + v, gradient);
         }
     }
@@ -1615,7 +1689,7 @@ INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
     if (t.wants(CE) && (t.focused || !t.c.backward))
         for (int64_t v = 0; v < padded; v += L::N) {
             const V others = load(t.step(LOG_TOTAL) + v);
-            store(t.step(LOG_TOTAL) + v, K == 2 ? log1p_unit<F>(others) : log1p_<F>(others));
+            store(t.step(LOG_TOTAL) + v, K == 2 ? log1p_unit(others) : log1p_<F>(others));
         }
 }
 
@@ -1866,13 +1940,22 @@ struct Slab {
 
     template <class T>
     void read_codes(const T* from, const F* w, Int* to) {
-        const uint64_t first = m.channels == 1, channels = m.channels;
-        for (int64_t i = 0; i < m.c; ++i) {
-            const uint64_t k = (uint64_t)(int64_t)from[i * m.labels.c] - first;
-            to[i] = w[i] > 0 ? (k < channels ? (Int)k : (Int)-1) : (Int)-2;
-        }
+        if (m.labels.c == 1)
+            read_codes_of(from, 1, to);
+        else
+            read_codes_of(from, m.labels.c, to);
+        for (int64_t i = 0; !alike && i < m.c; ++i) to[i] = w[i] > 0 ? to[i] : (Int)-2;
         to[-1] = to[0];
         for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+    }
+
+    template <class T>
+    INLINE void read_codes_of(const T* from, int64_t stride, Int* to) {
+        const uint64_t first = m.channels == 1, channels = m.channels;
+        for (int64_t i = 0; i < m.c; ++i) {
+            const uint64_t k = (uint64_t)(int64_t)from[i * stride] - first;
+            to[i] = k < channels ? (Int)k : (Int)-1;
+        }
     }
 
     // The mask of channel k in a row, its ends repeated once beyond them.
@@ -1921,12 +2004,30 @@ struct Slab {
         return to;
     }
 
+    // Is every voxel of a row, and each pair of neighbours around one, of the row's first class?
+    bool is_inside(const Int* here, const Int* up, const Int* down, const Int* left, const Int* right) const {
+        const I first = all_int<F>(here[0]);
+        auto codes = [](const Int* p) { return (I)load((const F*)p); };
+        I differs = {};
+        for (int64_t c = 0; c < m.c; c += L::N) {
+            differs |= (codes(here + c) ^ first) | (codes(up + c) ^ codes(down + c));
+            differs |= codes(left + c) ^ codes(right + c);
+        }
+        return !any(differs);
+    }
+
     // All channels at once: where all neighbours are of one class, no mask has a surface.
     void hard_row(const F* w, const Int* here, const Int* up, const Int* down, const Int* left, const Int* right,
                   F square_a, F square_b, double* sums) {
         const int64_t K = m.channels;
         const bool inverse = K > 1;
         auto codes = [](const Int* p) { return (I)load((const F*)p); };
+        if (alike && is_inside(here, up, down, left, right)) {
+            const Int k = here[0];
+            if (k >= inverse) sums[k] += m.c;
+            if (inverse && k != 0) sums[0] += m.c;
+            return;
+        }
         for (int64_t c = 0; c < m.c; c += L::N) {
             const V weight = load(w + c), square_c = load(squared + c);
             const I own = codes(here + c);
