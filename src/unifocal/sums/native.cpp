@@ -498,20 +498,7 @@ INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V ex
     return exponent == (F)0 ? all<F>(1) : y;
 }
 
-// e^(-exponent (high + low)) with exponent, high and low >= 0, high exact and low small: no digit of high is lost
-template <class F>
-INLINE typename Lanes<F>::V exp_product(typename Lanes<F>::V exponent, typename Lanes<F>::V high,
-                                        typename Lanes<F>::V low) {
-    LANES;
-    high = smaller(high, all<F>((F)1e30));
-    const V whole = -(exponent * high), lost = exponent * high + whole;
-    const V bounded = larger(whole, all<F>(-(F)(8 * L::BIAS))), n = nearest(bounded * (F)1.44269504088896341);
-    const V rest = ((bounded - n * L::LN2_HIGH) - n * L::LN2_LOW) - (exponent * low + lost);
-    const V m = nearest(rest * (F)1.44269504088896341);
-    return times_power(exp_core((rest - m * L::LN2_HIGH) - m * L::LN2_LOW), n + m);
-}
-
-// The same for one exponent and many numbers.
+// Powers of 1 / e: of a number x + y >= 0, x exact and y small, of which no digit is lost.
 template <class F>
 struct Power {
     typename Lanes<F>::V high, low, most;  // exponent / log(2), what that lost, and the greatest number for it to meet
@@ -1008,10 +995,13 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
             store(t.step(FARTHER) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
         return;
     }
+    const Power<F> power_0(t.gamma[0]), power_1(t.gamma[1]);
     for (int64_t v = 0; v < padded; v += L::N) {
-        const V gamma = load(t.step(GAMMA) + v);
-        store(t.step(FARTHER) + v, K == 2 ? exp_product<F>(gamma, load(t.step(FARTHER) + v), load(t.step(LOG_SUM) + v))
-                                          : pow_<F>(load(t.step(Q) + v), gamma));
+        if (K == 2) {  // q is the other channel's p
+            const Power<F> power = Power<F>::either((I)load((const F*)(t.label + v)) == 0, power_0, power_1);
+            store(t.step(FARTHER) + v, power.of(load(t.step(FARTHER) + v), load(t.step(LOG_SUM) + v)));
+        } else
+            store(t.step(FARTHER) + v, pow_<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
     }
 }
 
