@@ -1,87 +1,143 @@
-"""The vocabulary of the equations: pure functions of a few sums per image and class."""
+"""The vocabulary of the equations: means of the sums per image and class, written down here, computed in slopes.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .sums import SumName, constant
+from .sums import constant
 
-TAU = 1e-12  # below it a fractional power is replaced by its secant
-_NOTHING = 1e-30  # stands for the weight of no voxel: whatever is divided by it is 0
+Factors = tuple[float, ...] | Tensor  # one for each class: C numbers, or (P, N, K) or less if they depend on the image
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class ClassSums:
-    """The sums that an equation is written on. N images, C classes; a channel that is read as "this class against
-    the rest" counts as two classes, the rest and the class.
+    """The sums that an equation is written on. N images, K channels, C = P K classes: a channel that is read as "this
+    class against the rest" counts as two, P = 2, and first come the rests of all channels, then their classes.
 
-    Sums that a loss did not ask for are absent, and reading one is an error.
+    Sums have a value for every class, (P, N, K), or (P, 1, K) where the batch is pooled; those that a loss did not
+    ask for are empty.
     """
 
-    sums: dict[SumName, Tensor]
-    labelled: Tensor  # (N, C): Σ w g, the voxels labelled with each class
+    ce: Tensor  # (P, N, K): Σ w g (1-p)^gamma (-log p), focal cross-entropy, gamma as the loss's `focus` says
+    tp: Tensor  # (P, N, K): Σ w g p
+    fp: Tensor  # (1, N, K): Σ w (1-g) p, false alarms of the first K classes, which are misses of the next K
+    fn: Tensor  # (1, N, K): Σ w g (1-p), misses of the first K classes, which are false alarms of the next K
+    labelled: Tensor  # (N, K): Σ w g, the voxels labelled with the class of each channel
     voxels: Tensor  # (N, 1): Σ w, the valid voxels
-    index: tuple[int, ...]  # C label indices: 0, 1, ..., C - 1; or 0, 1, 0, 1, ... for channels against the rest
+    index: tuple[int, ...]  # C label indices: 0, 1, ..., C - 1; or K times 0, K times 1 for channels against the rest
     class_weights: tuple[float, ...]  # C weights of the classes in every mean
-    share: Tensor  # (C,), or (N, C) where it depends on the image: of each class in the mean over classes
+    share: Factors  # of each class in the mean over classes
     smooth: float  # added to numerator and denominator of every overlap index
 
     @property
-    def tp(self) -> Tensor:
-        """Σ w g p, (N, C), or (1, C) where the batch is pooled."""
-        return self.sums["tp"]
+    def split(self) -> bool:
+        """Is a channel two classes?"""
+        return len(self.index) > self.labelled.shape[1]
 
-    @property
-    def fp(self) -> Tensor:
-        """Σ w (1-g) p: false alarms."""
-        return self.sums["fp"]
-
-    @property
-    def fn(self) -> Tensor:
-        """Σ w g (1-p): misses."""
-        return self.sums["fn"]
-
-    @property
-    def ce(self) -> Tensor:
-        """Σ w g (1-p)^gamma (-log p), (N, C): focal cross-entropy, gamma as the loss's `focus` says."""
-        return self.sums["ce"]
-
-    def tensor(self, per_class: Sequence[float]) -> Tensor:
-        """One number for each class as a tensor, (C,)."""
-        return constant(per_class, self.labelled.dtype, self.labelled.device)
+    def tensor(self, per_class: Factors) -> Tensor:
+        """One number for each class, as a tensor that broadcasts to (P, N, K)."""
+        if isinstance(per_class, Tensor):
+            return per_class
+        k = self.labelled.shape[1]
+        return constant(per_class, self.labelled.dtype, self.labelled.device, (len(per_class) // k, 1, k))
 
 
-def voxel_mean(s: ClassSums, per_class: Tensor, factors: Sequence[float] | None = None) -> Tensor:
-    """Mean over the valid voxels of a sum that is summed over the classes, (N, C) -> (N,), each times its factor.
+class Region(NamedTuple):
+    """(e / (e + credit (TP + smooth)))^exponent of each class, with e = delta FN + (1 - delta) FP."""
+
+    delta: float
+    credit: float
+    smooth: float
+    sine: bool = False  # take the sine of π/2 times the quotient before raising it
+    exponent: float | tuple[float, ...] = 1.0  # one, or one for each class
+
+
+@dataclass(eq=False, slots=True)
+class Mean:
+    """The value of each image: constant + Σ_c factor_c CE_c / Σ w + Σ_c share_c region_c, for any number of regions."""
+
+    constant: float = 0.0
+    entropy: Factors | None = None
+    regions: tuple[tuple[Factors, Region], ...] = ()
+
+    def __add__(self, other: "Mean | float") -> "Mean":
+        if not isinstance(other, Mean):
+            return Mean(self.constant + other, self.entropy, self.regions)
+        entropy = _added(self.entropy, other.entropy)
+        return Mean(self.constant + other.constant, entropy, self.regions + other.regions)
+
+    def __mul__(self, factor: float) -> "Mean":
+        return Mean(
+            self.constant * factor,
+            None if self.entropy is None else scaled(self.entropy, factor),
+            tuple([(scaled(share, factor), region) for share, region in self.regions]),
+        )
+
+    def __sub__(self, other: "Mean | float") -> "Mean":
+        return self + other * -1.0
+
+    def __rsub__(self, other: float) -> "Mean":
+        return self * -1.0 + other
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+def _added(one: Factors | None, other: Factors | None) -> Factors | None:
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return one + other  # type: ignore[operator]
+    return tuple([a + b for a, b in zip(one, other, strict=True)])
+
+
+def scaled(factors: Factors, by: float) -> Factors:
+    """Each factor times a number."""
+    if by == 1.0:
+        return factors
+    return factors * by if isinstance(factors, Tensor) else tuple([f * by for f in factors])
+
+
+def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) -> Mean:
+    """Mean over the valid voxels of the cross-entropy of their class, times the factor of that class.
 
     With class weights it is the weighted mean, a voxel weighing as much as its class; with no valid voxel it is 0.
     """
-    weighted = s.class_weights if factors is None else [w * f for w, f in zip(s.class_weights, factors, strict=True)]
-    return (per_class @ s.tensor(weighted)) / (s.labelled @ s.tensor(s.class_weights)).clamp_min(_NOTHING)
+    weights = s.class_weights
+    if factors is None:
+        return Mean(entropy=weights)
+    if isinstance(factors, Tensor):
+        return Mean(entropy=factors if {*weights} == {1.0} else factors * s.tensor(weights))
+    return Mean(entropy=tuple([w * f for w, f in zip(weights, factors, strict=True)]))
 
 
-def class_mean(s: ClassSums, per_class: Tensor) -> Tensor:
-    """Mean over the counted classes, (N, C) -> (N,), weighted by the class weights; 0 if no class counts."""
-    return per_class @ s.share if s.share.ndim == 1 else (per_class * s.share).sum(-1)
+def class_mean(s: ClassSums, region: Region) -> Mean:
+    """Mean over the counted classes, weighted by the class weights; 0 if no class counts."""
+    return Mean(regions=((s.share, region),))
 
 
-def overlap_loss(s: ClassSums, errors: Tensor) -> Tensor:
-    """1 - (TP + s) / (TP + errors + s), (N, C), written so that nothing cancels close to 0."""
-    return errors / (s.tp + errors + s.smooth)
+def overlap_loss(s: ClassSums, fn: float, fp: float) -> Region:
+    """1 - (TP + s) / (TP + fn FN + fp FP + s) of each class."""
+    credit = 1 / (fn + fp)
+    return Region(fn * credit, credit, s.smooth)
 
 
-def tversky_loss(s: ClassSums, delta: float) -> Tensor:
-    """1 - TI, (N, C), with TI = (TP + s) / (TP + delta FN + (1 - delta) FP + s)."""
-    return overlap_loss(s, torch.lerp(s.fp, s.fn, delta))
+def tversky_loss(s: ClassSums, delta: float) -> Region:
+    """1 - TI of each class, with TI = (TP + s) / (TP + delta FN + (1 - delta) FP + s)."""
+    return Region(delta, 1.0, s.smooth)
 
 
-def power(x: Tensor, exponent: float | Tensor) -> Tensor:
-    """x^exponent for x >= 0, with a finite slope at 0: below TAU the secant through 0 takes over."""
-    return x * x.clamp_min(TAU) ** (exponent - 1)
+def sine(x: Region) -> Region:
+    """sin(π/2 x)."""
+    return Region(x.delta, x.credit, x.smooth, True, x.exponent)
 
 
-def blend(lam: float, entropy: Tensor, region: Tensor) -> Tensor:
+def power(x: Region, exponent: float | Sequence[float]) -> Region:
+    """x^exponent, with one exponent or one for each class, and a finite slope at 0: see slopes.py."""
+    return Region(x.delta, x.credit, x.smooth, x.sine, tuple(exponent) if isinstance(exponent, Sequence) else exponent)
+
+
+def blend(lam: float, entropy: Mean, region: Mean) -> Mean:
     """lam entropy + (1 - lam) region."""
-    return torch.lerp(region, entropy, lam)
+    return lam * entropy + (1 - lam) * region

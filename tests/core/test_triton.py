@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unifocal.sums import reference
+from unifocal.sums import engines, mask_sums, reference
 from unifocal.sums import triton as engine
 from unifocal.sums.form import Form
+from unifocal.sums.labels import signed
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INSTALLED = importlib.util.find_spec("triton") is not None
@@ -53,6 +54,9 @@ class Cases:
         monkeypatch.setattr(engine, "CHUNK", 8)
         monkeypatch.setattr(engine, "PROGRAMS", 3)
         monkeypatch.setattr(engine, "WIDTH", 2)
+        monkeypatch.setattr(engine, "MASK_VOXELS", 32)
+        monkeypatch.setattr(engine, "MASK_NUMBERS", 128)
+        monkeypatch.setattr(engine, "MASK_NUMBERS_DENSE", 64)
         empty, empty_like = torch.empty, torch.empty_like
         monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
         monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
@@ -338,6 +342,186 @@ class Cases:
         first, second = (engine.forward(x, labels, None, gamma, gamma, form)[0] for _ in range(2))
         assert torch.equal(first, second)
 
+    # --- masks -----------------------------------------------------------------------------------------------------
+
+    def run_masks(
+        self,
+        labels: Tensor,
+        channels: int,
+        weights: Tensor | None = None,
+        *,
+        ignore_index: int | None = None,
+        steps: tuple[float, ...] = (1.0, 0.5, 1 / 3),
+        dtype: torch.dtype = torch.float32,
+        dense: bool = False,
+    ) -> list[Tensor]:
+        """The engine's volume, surface and voxels, after comparing them with the definition in float64."""
+        of_axes = steps[: labels.ndim - 1 - dense]
+        labels, ignore_index = signed(labels, ignore_index)  # as the door does
+        y = self.put(labels)[0]
+        w = None if weights is None else self.put(weights)[0]
+        chosen = engines.select_for_masks("triton", y, w, dense)
+        sums = chosen.masks(y, w, channels, dense, ignore_index, of_axes, dtype)
+        wanted = reference.masks(labels, weights, channels, dense, ignore_index, of_axes, torch.float64)
+        digits = {torch.float32: 1e-6, torch.float64: 1e-13}[dtype]
+        for found, expected in zip(sums, wanted, strict=True):
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.cpu().double(), expected, rtol=digits, atol=1e-30)
+        return [found.cpu() for found in sums]
+
+    def left_out(self, *shape: int) -> Tensor:
+        return torch.rand(shape) * (torch.rand(shape) < 0.7)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize(
+        "sizes",
+        [
+            "1",
+            "2",
+            "37",
+            "1 1",
+            "1 9",
+            "9 1",
+            "2 2",
+            "5 19",
+            "1 1 1",
+            "1 5 7",
+            "5 1 7",
+            "5 7 1",
+            "1 6 1",
+            "2 2 2",
+            "3 5 9",
+        ],
+    )
+    def test_masks_of_each_shape(self, sizes, channels):
+        shape = tuple(map(int, sizes.split()))
+        labels = torch.randint(0, max(channels, 2), (2, *shape), dtype=torch.uint8)
+        self.run_masks(labels, channels, self.left_out(2, *shape))
+        self.run_masks(torch.rand(2, channels, *shape), channels, dense=True)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("masks", ["", "weights", "ignore", "weights ignore"])
+    @pytest.mark.parametrize("form", ["hard", "soft", "one-hot"])
+    def test_masks_with_voxels_left_out(self, form, masks, channels):
+        shape = (2, 3, 4, 6)
+        labels = torch.randint(0, 2 if channels == 1 else 3, shape, dtype=torch.int16)
+        if form == "soft":
+            labels = torch.rand(2, channels, *shape[1:])
+        elif form == "one-hot":
+            labels = torch.nn.functional.one_hot(labels.long(), 3).movedim(-1, 1)[:, -channels:].to(torch.uint8)
+        weights = self.left_out(*shape) if "weights" in masks else None
+        ignore = 255 if "ignore" in masks else None
+        if weights is not None and form == "soft":
+            labels[:, -1][weights == 0] = torch.nan
+        if ignore is not None:
+            out = torch.rand(shape) < 0.3
+            (labels if form == "hard" else labels[:, -1])[out] = 255
+        self.run_masks(labels, channels, weights, ignore_index=ignore, dense=form != "hard")
+
+    @pytest.mark.parametrize("index", [0, 1, 2, -1, 300])
+    def test_masks_without_any_one_label(self, index):
+        self.run_masks(torch.randint(0, 3, (2, 5, 6), dtype=torch.uint8), 3, ignore_index=index)
+        self.run_masks(torch.randint(-1, 3, (2, 5, 6)), 3, ignore_index=index)
+        self.run_masks(torch.randint(-1, 3, (2, 3, 5, 6)).float(), 3, ignore_index=index, dense=True)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("dtype", ["bool", *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64))])
+    def test_masks_of_class_indices_of_each_dtype(self, dtype, channels):
+        labels = torch.randint(0, max(channels, 2), (2, 5, 9)).to(getattr(torch, dtype))
+        self.run_masks(labels, channels)
+        if dtype != "bool":
+            self.run_masks(labels, channels, ignore_index=1)
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+    def test_masks_of_dense_labels_and_weights_of_each_dtype(self, dtype):
+        soft = (torch.rand(2, 3, 5, 9) + 0.25 * (not dtype.is_floating_point)).to(dtype)
+        self.run_masks(soft, 3, dense=True)
+        self.run_masks(torch.randint(0, 3, (2, 5, 9)), 3, (torch.rand(2, 5, 9) * 2).to(dtype))
+
+    @pytest.mark.parametrize("channels", [1, 2, 4, 5, 8, 17])
+    def test_masks_of_any_number_of_channels(self, channels):
+        labels = torch.randint(0, channels + 1, (2, 3, 7))
+        labels[0, 0, :6] = torch.tensor([-1, channels, 2**32, 2**32 + 1, -(2**32) + 1, -(2**63)])
+        self.run_masks(labels, channels)
+        self.run_masks(labels, channels, self.left_out(2, 3, 7), ignore_index=1)
+        soft = torch.rand(2, channels, 3, 7)
+        soft[1, -1, 2:4] = -1.0
+        self.run_masks(soft, channels, self.left_out(2, 3, 7), ignore_index=-1, dense=True)
+
+    @pytest.mark.parametrize("channels", [3, 32, 40])
+    def test_masks_in_tiles_as_they_are(self, channels, monkeypatch):
+        monkeypatch.undo()
+        labels = torch.randint(0, channels, (1, 2, 3, 70))
+        labels[:, :, :, 30:] = channels - 1  # a tile within one class
+        self.run_masks(labels, channels, self.left_out(1, 2, 3, 70))
+        self.run_masks(torch.rand(1, channels, 2, 40), channels, dense=True)
+        self.run_masks(labels, channels, dtype=torch.float64)
+
+    @pytest.mark.parametrize("fill", [0, 1, 2])
+    def test_masks_that_are_empty_or_full_have_no_surface(self, fill):
+        volume, surface, voxels = self.run_masks(torch.full((2, 4, 5), fill), 3)
+        assert not surface.any() and (voxels == 20).all()
+        assert volume[0].tolist() == [20.0 * (fill > 0), 20.0 * (fill == 1), 20.0 * (fill == 2)]
+
+    @pytest.mark.parametrize("dense", [False, True])
+    @pytest.mark.parametrize(
+        "case", ["turned", "slice", "step", "broadcast", "channels last", "one image", "far apart"]
+    )
+    def test_masks_in_any_memory(self, case, dense):
+        shape = (2, 4, 5, 6)
+
+        def new(*shape: int, channels: bool = dense) -> Tensor:
+            n, *spatial = shape
+            return torch.rand(n, 3, *spatial) if channels else torch.randint(0, 3, shape)
+
+        labels, weights = new(*shape), self.left_out(*shape)
+        if case == "turned":
+            labels, weights = new(2, 6, 5, 4).transpose(-1, -3), self.left_out(6, 5, 4, 2).permute(3, 2, 1, 0)
+        elif case == "slice":
+            labels, weights = new(4, 9, 9, 9)[1:3, ..., 2:6, 1:6, 3:], self.left_out(3, 5, 6, 7)[1:, 1:, :5, 1:]
+        elif case == "step":
+            labels, weights = new(4, 8, 15, 12)[::2, ..., ::2, ::3, 1::2], self.left_out(2, 4, 5, 18)[..., ::3]
+        elif case == "broadcast":
+            labels, weights = labels[:1, ..., :1].expand_as(labels), weights[:, :, :1].expand(shape)
+        elif case == "channels last" and dense:
+            labels = labels.movedim(1, -1).contiguous().movedim(-1, 1)
+        elif case == "one image":
+            labels, weights = labels[1:], weights[1:]
+        elif case == "far apart":  # of these pages none is touched but a few
+            plane = 2**30 if INTERPRETED else 2**10
+            far = labels.new_empty(3 * plane + 2**10, dtype=torch.uint8)
+            strides = (120, *([40] if dense else []), plane, 7, 1)
+            labels = far.as_strided(labels.shape, strides).copy_(torch.randint(0, 3 - dense, labels.shape))
+        self.run_masks(labels, 3, weights, dense=dense)
+
+    def test_masks_to_full_precision(self):
+        labels, weights, soft = torch.randint(0, 4, (2, 3, 4, 8)), self.left_out(2, 3, 4, 8), torch.rand(2, 3, 3, 4, 8)
+        for steps in ((0.1, 1 / 3, 1e-3), (1e-12, 1.0, 1e9)):
+            self.run_masks(labels, 3, weights.double(), steps=steps, dtype=torch.float64)
+            self.run_masks(labels, 3, weights, steps=steps)
+            self.run_masks(soft, 3, steps=steps, dtype=torch.float64, dense=True)
+
+    def test_masks_of_many_voxels_keep_their_digits(self, monkeypatch):
+        """A program takes no more than here however large the volume is; the rest is added in float64."""
+        monkeypatch.undo()
+        monkeypatch.setattr(engine, "PROGRAMS", 1)
+        labels, weights = torch.randint(0, 2, (1, 9, 32, 32), dtype=torch.uint8), torch.full((1, 9, 32, 32), 0.1)
+        assert engine._cut(1, 2, (9, 32, 32), engine.MASK_NUMBERS).steps == engine.STEPS
+        self.run_masks(labels, 2, weights)
+        self.run_masks(labels[:, None] * 0.3, 1, weights, dense=True)
+
+    @pytest.mark.parametrize("dense", [False, True])
+    @pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 4, 0), (0, 0), (2, 0, 4, 5)], ids=str)
+    def test_masks_without_voxels(self, shape, dense):
+        labels = torch.zeros(shape[0], 3, *shape[1:]) if dense else torch.zeros(shape, dtype=torch.uint8)
+        for weights in (None, torch.ones(shape)):
+            assert not any(found.any() for found in self.run_masks(labels, 3, weights, dense=dense))
+
+    def test_masks_twice_are_the_same_bits(self):
+        labels, weights = self.put(torch.rand(2, 3, 9, 10), torch.rand(2, 9, 10))
+        first, second = (engine.masks(labels, weights, 3, True, None, [1.0, 1.0], torch.float32) for _ in range(2))
+        assert all(map(torch.equal, first, second))
+
 
 @needs_triton
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes both sides of every `where`
@@ -377,6 +561,7 @@ def test_the_definition_in_the_interpreter():
 
 
 COMPILE = """
+import subprocess, tempfile
 from types import SimpleNamespace
 import torch, triton
 from triton.backends.compiler import GPUTarget
@@ -408,12 +593,39 @@ compile(new("float32", 2, 1, 64), new("bool", 2, 64), new("bool", 2, 64), "sigmo
 compile(new("float64", 2, 2, 64), new("float32", 2, 2, 64), None, "none", ALL, -1)
 assert len(made) == 18 and all(kernel.asm["cubin"] for kernel in made)
 """
+COMPILE_MASKS = """
+def masks(labels, weights, channels, dense, ignore, dtype=torch.float32):
+    steps = [1.0] * (labels.ndim - 1 - dense)
+    engine.masks(labels, weights, channels, dense, ignore, steps, dtype)
+
+made.clear()
+masks(new("uint8", 1, 96, 96, 96), None, 3, False, None)
+masks(new("int64", 1, 33, 35, 37), new("float32", 1, 33, 35, 37), 2, False, 255)
+masks(new("int8", 4, 128, 128), None, 1, False, None)
+masks(new("uint8", 1, 32, 32, 32), None, 105, False, 255)
+masks(new("int32", 2, 5000), new("float16", 2, 5000), 14, False, -1)
+masks(new("float32", 1, 3, 32, 32, 32), None, 3, True, None)
+masks(new("float16", 1, 14, 32, 32, 32), new("float32", 1, 32, 32, 32), 14, True, 255)
+masks(new("uint8", 2, 3, 64, 64), new("bool", 2, 64, 64), 3, True, 255)
+masks(new("uint8", 1, 32, 32, 32), new("float64", 1, 32, 32, 32), 8, False, 255, torch.float64)
+masks(new("float64", 1, 3, 32, 32, 32), None, 3, True, None, torch.float64)
+masks(new("uint8", 1, 1, 1), None, 3, False, None)
+masks(new("uint8", 1, 1).expand(2, 2**32), None, 2, False, None)
+masks(new("uint8", 1, 1, 1).expand(2, 2**33, 3), None, 2, False, None)
+assert len(made) == 26
+for kernel in made:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        used = subprocess.run([triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name], capture_output=True)
+    assert b"STACK:0 " in used.stdout + used.stderr, used  # no register is spilled
+"""
 
 
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
-    child("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+    child("-c", COMPILE + COMPILE_MASKS, TRITON_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter serves the CPU")
@@ -443,6 +655,18 @@ def test_it_says_what_it_cannot_serve(monkeypatch):
 
     torch.func.vmap(inside)(x)
     assert "torch.func" in (reasons[0] or "")
+    assert engine.why_not(labels[:, None], labels, None, None) is None
+    assert "float32" in (engine.why_not(x[:, :1], x[:, 0], None, None) or "")
+
+
+def test_what_was_asked_for_computes_the_masks_or_says_why_not():
+    labels = torch.randint(0, 3, (2, 3, 4, 3, 4))
+    arguments = (labels, None, 3, None, (1.0, 2.0, 1.0, 0.5), torch.float64)
+    for name in ("triton", "native"):
+        with pytest.raises(RuntimeError, match=f"engine='{name}' .* up to 3 spatial axes, and the labels have 4"):
+            mask_sums(*arguments, name)
+    for found, expected in zip(mask_sums(*arguments, "auto"), mask_sums(*arguments, "reference"), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_it_can_be_imported_without_triton():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..sums import SumName, mask_sums
-from ..terms import ClassSums, voxel_mean
+from ..terms import ClassSums, Mean, voxel_mean
 from .arguments import within
 from .base import ENTROPY, ActivationName, SegmentationLoss, loss
 from .values import Inputs
@@ -59,14 +59,14 @@ class AdaptiveFocalLoss(SegmentationLoss):
         volume, surface, voxels = mask_sums(
             x.labels, x.voxel_weights, channels, x.ignore_index, spacing, dtype, self.engine
         )
-        gamma = (self.size * volume + self.smoothness * surface) / voxels.clamp_min(1e-30) + self.gamma_0
-        return gamma.repeat_interleave(2, 1)  # the same inside and outside
+        gamma = torch.add(self.size * volume, surface, alpha=self.smoothness) / voxels.clamp_min(1e-30)
+        return gamma + self.gamma_0 if self.gamma_0 else gamma
 
-    def equation(self, s: ClassSums) -> Tensor:
-        share = s.labelled[:, 1::2] / s.voxels.clamp_min(1e-30)  # (N, K) of each channel
-        w = {"paper": 1 - share, "original": share, "scalar": 1 - share}[self.order]
+    def equation(self, s: ClassSums) -> Mean:
+        share = s.labelled / s.voxels.clamp_min(1e-30)  # of each channel
+        w = share if self.order == "original" else 1 - share
         if share.shape[1] == 1:
             w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2
         elif self.order == "scalar":
             w = torch.cat((share[:, :1], w[:, 1:]), 1)
-        return voxel_mean(s, w.repeat_interleave(2, 1) * s.ce)
+        return voxel_mean(s, w)

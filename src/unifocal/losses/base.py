@@ -4,22 +4,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor, distributed, nn
 
-from ..sums import Engine, SumName, constant, voxel_sums
-from ..terms import ClassSums
+from ..slopes import evaluate
+from ..sums import Engine, Slopes, SumName, constant, of_voxel_sums, tracing, voxel_sums
+from ..terms import ClassSums, Factors, Mean
 from .arguments import check_arguments, within
 from .inputs import read_inputs
-from .values import Inputs
+from .values import Inputs, check_labels, values_are_checked
 
 REGION: tuple[SumName, ...] = ("tp", "fp", "fn")
 ENTROPY: tuple[SumName, ...] = ("ce",)
 
-# The sums of "the rest" of a channel, named as sums of the channel: a miss of the one is a false alarm of the other.
-_OF_THE_REST: dict[SumName, SumName] = {"tp": "tn", "fp": "fn", "fn": "fp", "ce": "rest"}
+# What is wanted of channels that are read against the rest: a miss of the rest is a false alarm of the class.
+_AGAINST_REST: dict[tuple[SumName, ...], tuple[SumName, ...]] = {
+    ENTROPY: ("rest", "ce"),
+    REGION: ("tn", "tp", "fn", "fp"),
+    ENTROPY + REGION: ("rest", "ce", "tn", "tp", "fn", "fp"),
+}
 
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 T = TypeVar("T")
@@ -80,15 +86,24 @@ class SegmentationLoss(nn.Module, ABC):
     def __post_init__(self) -> None:
         super().__init__()
         check_arguments(self)
+        if self.wants not in _AGAINST_REST:
+            raise TypeError(f"{type(self).__name__}: wants must be ENTROPY, REGION or ENTROPY + REGION of base.py.")
         if self.class_weights is not None and not sum(self.class_weights) > 0:
             raise ValueError(f"{type(self).__name__}: class_weights must not all be 0; got {self.class_weights}.")
 
     @abstractmethod
-    def equation(self, s: ClassSums) -> Tensor:
-        """The loss of every image, (N,), or (1,) for the pooled batch, from sums per image and class."""
+    def equation(self, s: ClassSums) -> Mean | Tensor:
+        """The loss of every image, in the words of terms.py.
+
+        What they cannot say may be computed from the sums themselves, (N,) or (1,) for the pooled batch, by operations
+        that autograd knows.
+        """
 
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float | Sequence[float] | Tensor:
-        """Focusing exponent of the cross-entropy: a number, or one for each class; `index` is `ClassSums.index`."""
+        """Focusing exponent of the cross-entropy: a number, one for each class, or (N, K), one for each channel.
+
+        `index` is `ClassSums.index`.
+        """
         return 0.0
 
     def forward(self, logits: Tensor, labels: Tensor, voxel_weights: Tensor | None = None) -> Tensor:
@@ -105,25 +120,59 @@ class SegmentationLoss(nn.Module, ABC):
         class counts as a voxel of none.
         """
         x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index, self.against_rest)
+        channels = x.logits.shape[1]
+        split = bool(self.against_rest or x.activation == "sigmoid" or channels == 1)
+        index = (0,) * channels + (1,) * channels if split else tuple(range(channels))
         with _full_precision(logits.device.type):
+            gamma = rest_gamma = self.focus(x, index)
+            if split and isinstance(gamma, Sequence):
+                rest_gamma, gamma = gamma[:channels], gamma[channels:]
+            asked: dict[str, Any] = {
+                "activation": x.activation,
+                "wanted": _AGAINST_REST[self.wants] if split else self.wants,
+                "gamma": gamma,
+                "rest_gamma": rest_gamma,
+                "voxel_weights": x.voxel_weights,
+                "ignore_index": x.ignore_index,
+                "clip": self.clips_regions,
+                "engine": self.engine,
+            }
             processes = _processes() if self.batch == "global" else 1
-            s, images = self._class_sums(x, processes)
-            values = self.equation(s)
-            if values.shape[0] != logits.shape[0]:
-                values = values.expand(logits.shape[0])
-            return self._reduced(values, None if x.all_valid else s.voxels[:, 0] > 0, images, processes)
+            value = partial(self._value, index, x.all_valid, processes)
+            noticed: list[int] = []
+            if processes > 1:
+                v = voxel_sums(x.logits, x.labels, **asked)
+                result = value(v.values, v.labelled, v.voxels)[0]
+            else:
+                result = of_voxel_sums(value, x.logits, x.labels, **asked, noticed=noticed)
+        if values_are_checked(x):
+            check_labels(x, self.against_rest, noticed)
+        return result
 
-    def _reduced(self, values: Tensor, valid: Tensor | None, images: Tensor | None, processes: int) -> Tensor:
-        if valid is not None:
-            values = values.where(valid, 0.0)
-        if self.reduction == "none":
-            return values
-        if images is not None:  # what the processes return is going to be averaged
-            total = processes * values.sum()
-            return total if self.reduction == "sum" else total / images.squeeze().clamp_min(1)
-        if self.reduction == "sum":
-            return values.sum()
-        return values.mean() if valid is None else values.sum() / valid.sum().clamp_min(1)
+    def _value(
+        self, index: tuple[int, ...], all_valid: bool, processes: int, values: Tensor, labelled: Tensor, voxels: Tensor
+    ) -> tuple[Tensor, Slopes | None]:
+        """From the sums to what is returned, and its slopes; None if only autograd knows them."""
+        s, images = self._class_sums(index, values, labelled, voxels, processes)
+        mean = self.equation(s)
+        share = self._share_of_images(None if all_valid else voxels, voxels.shape[0], images, processes)
+        total = self.reduction != "none"
+        if isinstance(mean, Mean) and isinstance(share, float) and not tracing():
+            return evaluate(mean if share == 1.0 else share * mean, s, total)
+        per_image, slopes = evaluate(mean, s) if isinstance(mean, Mean) else (mean.expand(voxels.shape[0]), None)
+        per_image = per_image * share
+        return per_image.sum() if total else per_image, slopes and (lambda upstream: slopes(upstream * share))
+
+    def _share_of_images(self, voxels: Tensor | None, n: int, images: Tensor | None, processes: int) -> float | Tensor:
+        """What the value of each image is multiplied with in what is returned; without voxels all are valid."""
+        valid = None if voxels is None else (voxels[:, 0] > 0).to(voxels.dtype)
+        number: float | Tensor = 1.0
+        if self.reduction == "mean":
+            number = n if valid is None else valid.sum().clamp_min(1)
+            number = number if images is None else images.clamp_min(1)
+        if self.reduction != "none":  # what the processes return is going to be averaged
+            number = number / processes
+        return 1 / number if valid is None else valid / number
 
     def extra_repr(self) -> str:
         """Every argument of its own, and those shared ones that differ from their default."""
@@ -132,52 +181,39 @@ class SegmentationLoss(nn.Module, ABC):
         changed = [f for f in fields(self) if f.name in shared and getattr(self, f.name) != f.default]
         return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own + changed)
 
-    def _class_sums(self, x: Inputs, processes: int) -> tuple[ClassSums, Tensor | None]:
-        """The sums, and if there are several processes the number of valid images in all, (1, 1)."""
-        channels = x.logits.shape[1]
-        split = self.against_rest or x.activation == "sigmoid" or channels == 1
-        index = (0, 1) * channels if split else tuple(range(channels))
-        gamma = rest_gamma = self.focus(x, index)
-        if split and isinstance(gamma, Tensor):
-            rest_gamma, gamma = gamma[..., 0::2], gamma[..., 1::2]
-        elif split and not isinstance(gamma, float):
-            rest_gamma, gamma = gamma[0::2], gamma[1::2]
-        v = voxel_sums(
-            x.logits,
-            x.labels,
-            activation=x.activation,
-            wanted=(*self.wants, *(_OF_THE_REST[name] for name in self.wants if split)),
-            gamma=gamma,
-            rest_gamma=rest_gamma,
-            voxel_weights=x.voxel_weights,
-            ignore_index=x.ignore_index,
-            clip=self.clips_regions,
-            engine=self.engine,
-        )
-        labelled = _interleave(v.voxels - v.labelled, v.labelled) if split else v.labelled
-        per_channel = dict(zip(v.wanted, v.values.unbind(0), strict=True))
-        sums = {name: self._pooled(name, _per_class(per_channel, name, split)) for name in self.wants}
-        pooled_labelled = self._pooled("tp", labelled) if self.absent == "skip" or processes > 1 else labelled
+    def _class_sums(
+        self, index: tuple[int, ...], values: Tensor, labelled: Tensor, voxels: Tensor, processes: int
+    ) -> tuple[ClassSums, Tensor | None]:
+        """The sums, and if there are several processes the number of valid images in all, ()."""
+        channels = labelled.shape[1]
+        split = len(index) > channels
+        classes = 2 if split else 1
+        entropies = classes if "ce" in self.wants else 0
+        ce, *regions = values.split_with_sizes([entropies, *((0, 0, 0) if self.wants == ENTROPY else (classes, 1, 1))])
         images: Tensor | None = None
-        if processes > 1:
-            regions = [name for name in self.wants if name in REGION]
-            valid = (v.voxels > 0).sum(0, keepdim=True, dtype=labelled.dtype)
-            *totals, pooled_labelled, images = _over_processes(*(sums[n] for n in regions), pooled_labelled, valid)
-            sums |= dict(zip(regions, totals, strict=True))
-        weights = self._weights(channels, index, split)
-        counted = (
-            weights if self.include_background else tuple(w * (i != 0) for w, i in zip(weights, index, strict=True))
-        )
+        present: Tensor | None = None
         if self.absent == "skip":
-            share = constant(counted, labelled.dtype, labelled.device) * (pooled_labelled > 0)
-            share = share / share.sum(-1, keepdim=True).clamp_min(1e-30)
-        else:
-            total = sum(counted)
-            share = constant([w / total if total else 0.0 for w in counted], labelled.dtype, labelled.device)
-        return ClassSums(sums, labelled, v.voxels, index, weights, share, self.smooth), images
-
-    def _pooled(self, name: SumName, per_image: Tensor) -> Tensor:
-        return per_image.sum(0, keepdim=True) if self.batch and name in REGION else per_image
+            present = torch.stack((voxels - labelled, labelled)) if split else labelled[None]
+            present = present.sum(1, keepdim=True) if self.batch else present
+        if self.batch and self.wants != ENTROPY:
+            regions = [part.sum(1, keepdim=True) for part in regions]
+        if processes > 1:
+            images = (voxels > 0).sum(dtype=labelled.dtype)
+            parts = [*(regions if self.wants != ENTROPY else []), *([] if present is None else [present]), images]
+            *parts, images = _over_processes(*parts)
+            regions = parts[:3] if self.wants != ENTROPY else regions
+            present = None if present is None else parts[-1]
+        tp, fp, fn = regions
+        weights = self._weights(channels, index, split)
+        counted = weights
+        if not self.include_background:
+            counted = tuple([w * (i != 0) for w, i in zip(weights, index, strict=True)])
+        total = sum(counted)
+        share: Factors = tuple([w / total if total else 0.0 for w in counted])
+        if present is not None:
+            share = constant(counted, labelled.dtype, labelled.device).view(-1, 1, channels) * (present > 0)
+            share = share / share.sum((0, 2), keepdim=True).clamp_min(1e-30)
+        return ClassSums(ce, tp, fp, fn, labelled, voxels, index, weights, share, self.smooth), images
 
     def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> tuple[float, ...]:
         if self.class_weights is None:
@@ -189,7 +225,7 @@ class SegmentationLoss(nn.Module, ABC):
                 f"{type(self).__name__}: class_weights must have one weight for each of {wanted} "
                 f"{'channels' if per_channel else 'classes'}; got {len(self.class_weights)}: {self.class_weights}."
             )
-        return tuple(w for w in self.class_weights for _ in range(2)) if per_channel else tuple(self.class_weights)
+        return tuple(self.class_weights) * 2 if per_channel else tuple(self.class_weights)
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -199,24 +235,15 @@ def _full_precision(device_type: str) -> AbstractContextManager[object]:
     return torch.autocast(device_type, enabled=False) if active else nullcontext()
 
 
-def _per_class(per_channel: dict[SumName, Tensor], name: SumName, split: bool) -> Tensor:
-    return _interleave(per_channel[_OF_THE_REST[name]], per_channel[name]) if split else per_channel[name]
-
-
-def _interleave(rest: Tensor, own: Tensor) -> Tensor:
-    """Two (N, K) -> (N, 2 K): the rest and the class of the first channel, of the second, and so on."""
-    return torch.stack((rest, own), -1).flatten(-2)
-
-
 def _processes() -> int:
     """How many there are to share a batch."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def _over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Each (1, ...) summed over the processes, all in one message: so small, only its start costs anything."""
-    total: Tensor = _SumOverProcesses.apply(torch.cat(parts, 1))  # type: ignore[no-untyped-call]
-    return torch.split(total, [part.shape[1] for part in parts], 1)
+def _over_processes(*parts: Tensor) -> list[Tensor]:
+    """Each summed over the processes, all in one message: so small, only its start costs anything."""
+    total: Tensor = _SumOverProcesses.apply(torch.cat([p.flatten() for p in parts]))  # type: ignore[no-untyped-call]
+    return [t.view(p.shape) for t, p in zip(torch.split(total, [p.numel() for p in parts]), parts, strict=True)]
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -260,19 +287,17 @@ class RareClassesLoss(SegmentationLoss):
                 f"and rare_classes={self.rare_classes}."
             )
 
-    def balance(self, s: ClassSums, delta: float) -> list[float]:
+    def balance(self, s: ClassSums, delta: float) -> tuple[float, ...]:
         """w_c of the equations: delta for rare classes, 1 - delta for common ones."""
         return self.by_rarity(s.index, rare=delta, common=1 - delta)
 
-    def by_rarity(self, index: tuple[int, ...], *, rare: float, common: float) -> list[float]:
+    def by_rarity(self, index: tuple[int, ...], *, rare: float, common: float) -> tuple[float, ...]:
         """One value for each class, whether it is rare or common."""
-        classes = sorted(set(index))
-        rare_classes = (
-            [c for c in classes if c != self.common_class] if self.rare_classes is None else self.rare_classes
-        )
-        if self.common_class not in classes or not set(rare_classes) <= set(classes) - {self.common_class}:
+        others = {*index} - {self.common_class}
+        rare_classes = others if self.rare_classes is None else {*self.rare_classes}
+        if self.common_class not in index or not rare_classes <= others:
             raise ValueError(
-                f"{type(self).__name__}: common_class must be one of the classes {classes} and rare_classes some of "
-                f"the others; got common_class={self.common_class!r}, rare_classes={self.rare_classes!r}."
+                f"{type(self).__name__}: common_class must be one of the classes {sorted({*index})} and rare_classes "
+                f"some of the others; got common_class={self.common_class!r}, rare_classes={self.rare_classes!r}."
             )
-        return [rare if i in rare_classes else common for i in index]
+        return tuple([rare if i in rare_classes else common for i in index])

@@ -5,10 +5,8 @@ Notation as in entropy.py and region.py. `lam` always weighs the entropy ("focal
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from ..sums import SumName
-from ..terms import ClassSums, blend, class_mean, power, tversky_loss, voxel_mean
+from ..terms import ClassSums, Mean, blend, class_mean, power, tversky_loss, voxel_mean
 from .arguments import within
 from .base import ENTROPY, REGION, RareClassesLoss, SegmentationLoss, loss
 from .entropy import BalancedFocal
@@ -33,12 +31,12 @@ class ComboLoss(RareClassesLoss):
     beta: float | None = within("[0, 1]", default=0.5)
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY + REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         entropy, region = (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
         rare, common = (1.0, 1.0) if self.beta is None else (self.beta, 1 - self.beta)
         w = self.by_rarity(s.index, rare=rare, common=common)
         dsc = 1 - class_mean(s, tversky_loss(s, 0.5))
-        return entropy * voxel_mean(s, s.ce, w) - region * dsc
+        return entropy * voxel_mean(s, w) - region * dsc
 
 
 @loss
@@ -56,9 +54,9 @@ class DiceCELoss(SegmentationLoss):
     ce_weight: float = within("[0, inf)", default=1.0)
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY + REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         dice = class_mean(s, tversky_loss(s, 0.5))
-        return self.dice_weight * dice + self.ce_weight * voxel_mean(s, s.ce)
+        return self.dice_weight * dice + self.ce_weight * voxel_mean(s)
 
 
 @loss
@@ -81,9 +79,9 @@ class DiceFocalLoss(SegmentationLoss):
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float:
         return self.gamma
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         dice = class_mean(s, tversky_loss(s, 0.5))
-        return self.dice_weight * dice + self.focal_weight * voxel_mean(s, s.ce)
+        return self.dice_weight * dice + self.focal_weight * voxel_mean(s)
 
 
 @loss
@@ -108,7 +106,7 @@ class HybridFocalLoss(BalancedFocal):
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY + REGION
     clips_regions: ClassVar[bool] = True
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         region = class_mean(s, power(tversky_loss(s, self.delta), self.exponent))
         return blend(self.lam, self.focal_mean(s), region)
 
@@ -138,10 +136,10 @@ class SymmetricUnifiedFocalLoss(RareClassesLoss):
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float:
         return self.gamma
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         w = self.balance(s, self.delta)
         region = class_mean(s, power(tversky_loss(s, self.delta), 1 - self.gamma))
-        return blend(self.lam, voxel_mean(s, s.ce, w), region)
+        return blend(self.lam, voxel_mean(s, w), region)
 
 
 @loss
@@ -167,11 +165,11 @@ class UnifiedFocalLoss(RareClassesLoss):
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY + REGION
     clips_regions: ClassVar[bool] = True
 
-    def focus(self, x: Inputs, index: tuple[int, ...]) -> list[float]:
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> tuple[float, ...]:
         return self.by_rarity(index, rare=0.0, common=self.gamma)
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         w = self.balance(s, self.delta)
-        exponent = s.tensor(self.by_rarity(s.index, rare=1 - self.gamma, common=1.0))
+        exponent = self.by_rarity(s.index, rare=1 - self.gamma, common=1.0)
         region = class_mean(s, power(tversky_loss(s, self.delta), exponent))
-        return blend(self.lam, voxel_mean(s, s.ce, w), region)
+        return blend(self.lam, voxel_mean(s, w), region)

@@ -6,10 +6,8 @@ Notation: p_c probability and y_c label of class c at a voxel, the mean over the
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import Tensor
-
 from ..sums import SumName
-from ..terms import ClassSums, voxel_mean
+from ..terms import ClassSums, Mean, voxel_mean
 from .arguments import within
 from .base import ENTROPY, RareClassesLoss, SegmentationLoss, loss
 from .values import Inputs
@@ -27,8 +25,8 @@ class CrossEntropyLoss(SegmentationLoss):
 
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY
 
-    def equation(self, s: ClassSums) -> Tensor:
-        return voxel_mean(s, s.ce)
+    def equation(self, s: ClassSums) -> Mean:
+        return voxel_mean(s)
 
 
 @loss
@@ -54,9 +52,9 @@ class BalancedFocal(SegmentationLoss):
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float:
         return self.gamma
 
-    def focal_mean(self, s: ClassSums) -> Tensor:
+    def focal_mean(self, s: ClassSums) -> Mean:
         """mean_voxels Σ_c -α_c (1 - p_c)^γ y_c log p_c, (N,)."""
-        return voxel_mean(s, s.ce, None if self.alpha is None else self._factors(s.index, self.alpha))
+        return voxel_mean(s, None if self.alpha is None else self._factors(s.index, self.alpha))
 
     def _factors(self, index: tuple[int, ...], alpha: float | Sequence[float]) -> list[float]:
         if isinstance(alpha, float):
@@ -85,7 +83,7 @@ class FocalLoss(BalancedFocal):
 
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return self.focal_mean(s)
 
 
@@ -109,9 +107,9 @@ class SymmetricFocalLoss(RareClassesLoss):
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float:
         return self.gamma
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         w = self.balance(s, self.delta)
-        return voxel_mean(s, s.ce, w)
+        return voxel_mean(s, w)
 
 
 @loss
@@ -131,9 +129,9 @@ class AsymmetricFocalLoss(RareClassesLoss):
     gamma: float = within("[0, inf)", default=0.5)
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY
 
-    def focus(self, x: Inputs, index: tuple[int, ...]) -> list[float]:
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> tuple[float, ...]:
         return self.by_rarity(index, rare=0.0, common=self.gamma)
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         w = self.balance(s, self.delta)
-        return voxel_mean(s, s.ce, w)
+        return voxel_mean(s, w)

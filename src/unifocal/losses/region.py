@@ -4,14 +4,10 @@ Notation, per image and class: TP, FP, FN the sums over the voxels of p y, p (1 
 the mean over the classes, background included unless `include_background=False`.
 """
 
-import math
 from typing import Any, ClassVar, Literal, Self
 
-import torch
-from torch import Tensor
-
 from ..sums import SumName
-from ..terms import ClassSums, class_mean, overlap_loss, power, tversky_loss
+from ..terms import ClassSums, Mean, class_mean, overlap_loss, power, sine, tversky_loss
 from .arguments import check_number, check_option, within
 from .base import REGION, RareClassesLoss, SegmentationLoss, loss
 
@@ -27,7 +23,7 @@ class DiceLoss(SegmentationLoss):
 
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return class_mean(s, tversky_loss(s, 0.5))
 
 
@@ -42,8 +38,8 @@ class JaccardLoss(SegmentationLoss):
 
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
-        return class_mean(s, overlap_loss(s, s.fn + s.fp))
+    def equation(self, s: ClassSums) -> Mean:
+        return class_mean(s, overlap_loss(s, fn=1.0, fp=1.0))
 
 
 @loss
@@ -61,7 +57,7 @@ class TverskyLoss(SegmentationLoss):
     delta: float = within("(0, 1)", default=0.7)
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return class_mean(s, tversky_loss(s, self.delta))
 
 
@@ -80,7 +76,7 @@ class AsymmetricSimilarityLoss(SegmentationLoss):
     beta: float = within("(0, inf)", default=1.5)
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return class_mean(s, tversky_loss(s, self.beta**2 / (1 + self.beta**2)))
 
 
@@ -110,7 +106,7 @@ class FocalTverskyLoss(SegmentationLoss):
         g = check_number("from_gamma: gamma", float, "[0, 1)" if convention == "unified" else "(0, inf)", gamma)
         return cls(exponent={"v1": g, "v2": 1 / g if g else 0.0, "unified": 1 - g}[convention], **arguments)
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return class_mean(s, power(tversky_loss(s, self.delta), self.exponent))
 
 
@@ -131,9 +127,9 @@ class CosineTverskyLoss(SegmentationLoss):
     gamma: float = within("(0, inf)", default=1.0)
     wants: ClassVar[tuple[SumName, ...]] = REGION
 
-    def equation(self, s: ClassSums) -> Tensor:
-        sine = torch.sin(math.pi / 2 * tversky_loss(s, self.delta))  # cos(π/2 TI) = sin(π/2 (1 - TI))
-        return class_mean(s, power(sine, self.gamma))
+    def equation(self, s: ClassSums) -> Mean:
+        cosine = sine(tversky_loss(s, self.delta))  # cos(π/2 TI) = sin(π/2 (1 - TI))
+        return class_mean(s, power(cosine, self.gamma))
 
 
 @loss
@@ -154,7 +150,7 @@ class SymmetricFocalTverskyLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
     clips_regions: ClassVar[bool] = True
 
-    def equation(self, s: ClassSums) -> Tensor:
+    def equation(self, s: ClassSums) -> Mean:
         return class_mean(s, power(tversky_loss(s, self.delta), 1 - self.gamma))
 
 
@@ -177,6 +173,6 @@ class AsymmetricFocalTverskyLoss(RareClassesLoss):
     wants: ClassVar[tuple[SumName, ...]] = REGION
     clips_regions: ClassVar[bool] = True
 
-    def equation(self, s: ClassSums) -> Tensor:
-        exponent = s.tensor(self.by_rarity(s.index, rare=1 - self.gamma, common=1.0))
+    def equation(self, s: ClassSums) -> Mean:
+        exponent = self.by_rarity(s.index, rare=1 - self.gamma, common=1.0)
         return class_mean(s, power(tversky_loss(s, self.delta), exponent))

@@ -1,16 +1,17 @@
 """The numbers that a loss is called with, checked: class indices, soft labels, weights and given probabilities.
 
-On a CPU this costs a pass over the labels; voxels are never copied as a whole. What stands at voxels that are ignored
-or weigh nothing does not matter.
+On a CPU this costs a pass over the labels, unless the engine has looked at them on its way; voxels are never copied as
+a whole. What stands at voxels that are ignored or weigh nothing does not matter.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..sums import Activation, has_memory, signed
+from ..sums import FOREIGN, UNBALANCED, Activation, has_memory, signed
 
 _SLACK = 1e-2  # how far given probabilities and soft labels may be off, as bfloat16 ones are
 
@@ -34,13 +35,13 @@ class Inputs:
 
 def values_are_checked(x: Inputs) -> bool:
     """Are there values to be read? On a GPU that would stall it: there they are checked on request."""
-    if not (has_memory(x.logits) and has_memory(x.labels)):
+    if not has_memory(x.logits, x.labels):
         return False
     return x.logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
 
 
 def check_values(x: Inputs, against_rest: bool) -> None:
-    """Check the voxels that count.
+    """Check weights and probabilities.
 
     against_rest  is every channel read against the rest, whatever the activation (A-FL)?
     """
@@ -50,12 +51,24 @@ def check_values(x: Inputs, against_rest: bool) -> None:
         low, high = _range(x.voxel_weights, None)
         if not 0 <= low <= high < float("inf"):
             raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
-    if x.dense:
-        _check_soft_labels(x, exclusive=against_rest or x.activation != "sigmoid")
-    else:
-        _check_indices(x)
     if x.activation == "none":
         _check_probabilities(x, exclusive=not against_rest)
+
+
+def check_labels(x: Inputs, against_rest: bool, noticed: Sequence[int]) -> None:
+    """Check the labels of the voxels that count.
+
+    noticed  what an engine found odd about them; empty if none has looked
+    """
+    exclusive = against_rest or x.activation != "sigmoid"
+    if x.logits.numel() == 0:
+        return
+    if noticed and not any(odd & (FOREIGN | UNBALANCED if exclusive else FOREIGN) for odd in noticed):
+        return
+    if x.dense:
+        _check_soft_labels(x, exclusive)
+    else:
+        _check_indices(x)
 
 
 def _counting(x: Inputs) -> Tensor | None:

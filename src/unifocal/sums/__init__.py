@@ -3,34 +3,40 @@
 Every loss of this package is algebra on these sums. README.md beside this file derives their gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from .constants import constant
 from .form import Form
-from .labels import flat, signed
+from .labels import FOREIGN, UNBALANCED, flat, signed
 from .masks import mask_sums
-from .ops import differentiable_sums
-from .tracing import has_memory
+from .ops import Slopes, differentiable_sums, function_of_sums
+from .tracing import has_memory, tracing
 
 __all__ = [
+    "FOREIGN",
+    "UNBALANCED",
     "Activation",
     "Engine",
+    "Slopes",
     "SumName",
     "VoxelSums",
     "constant",
     "has_memory",
     "mask_sums",
+    "of_voxel_sums",
     "signed",
+    "tracing",
     "voxel_sums",
 ]
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
+Exponent = float | Sequence[float] | Tensor
 Engine = Literal["auto", "reference", "aten", "native", "triton"]
 
 
@@ -63,8 +69,8 @@ def voxel_sums(
     *,
     activation: Activation,
     wanted: Sequence[SumName],
-    gamma: float | Sequence[float] | Tensor = 0.0,
-    rest_gamma: float | Sequence[float] | Tensor = 0.0,
+    gamma: Exponent = 0.0,
+    rest_gamma: Exponent = 0.0,
     voxel_weights: Tensor | None = None,
     ignore_index: int | None = None,
     clip: bool = False,
@@ -88,23 +94,70 @@ def voxel_sums(
     logits. The inputs are not checked: that is done once, where a loss receives them.
     """
     wanted = tuple(dict.fromkeys(wanted))  # each once: the slices of the values are found by name
-    dense = labels.ndim == logits.ndim
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    labels, ignore_index = signed(labels, ignore_index)
-    values, labelled, voxels = differentiable_sums(
-        flat(logits),
-        flat(labels) if dense else flat(labels[:, None])[:, 0],
-        None if voxel_weights is None else flat(voxel_weights[:, None])[:, 0],
-        _exponent(gamma, dtype, logits.device),
-        _exponent(rest_gamma, dtype, logits.device),
-        Form(activation, wanted, ignore_index, clip),
-        engine,
-    )
+    form = Form(activation, wanted, ignore_index, clip)
+    x, *others = _arguments(logits, labels, form, gamma, rest_gamma, voxel_weights, engine)
+    values, labelled, voxels = differentiable_sums(flat(x), *others)
     return VoxelSums(values, wanted, labelled, voxels)
 
 
-def _exponent(gamma: float | Sequence[float] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+def of_voxel_sums(
+    function: Callable[..., tuple[Tensor, Slopes | None]],
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    activation: Activation,
+    wanted: tuple[SumName, ...],
+    gamma: Exponent = 0.0,
+    rest_gamma: Exponent = 0.0,
+    voxel_weights: Tensor | None = None,
+    ignore_index: int | None = None,
+    clip: bool = False,
+    engine: Engine = "auto",
+    noticed: list[int],
+) -> Tensor:
+    """A function of values, labelled and voxels of `voxel_sums`, which has the other arguments.
+
+    function  returns its value and, as a function of the gradient to that, the gradient to `values`; None for the
+              latter leaves it to autograd
+    noticed   to it is added what was odd about the labels, FOREIGN and UNBALANCED, if the engine looked at them
+    """
+    form = Form(activation, wanted, ignore_index, clip)
+    arguments = _arguments(logits, labels, form, gamma, rest_gamma, voxel_weights, engine)
+    return function_of_sums(function, noticed, *arguments)
+
+
+def _arguments(
+    logits: Tensor,
+    labels: Tensor,
+    form: Form,
+    gamma: Exponent,
+    rest_gamma: Exponent,
+    voxel_weights: Tensor | None,
+    engine: Engine,
+) -> tuple[Any, ...]:
+    """What ops.py takes: labels and weights in a row, exponents as tensors."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    dense = labels.ndim == logits.ndim
+    labels, ignore_index = signed(labels, form.ignore_index)
+    exponent = _exponent(gamma, dtype, logits.device)
+    return (
+        logits,
+        flat(labels) if dense else _row(labels),
+        None if voxel_weights is None else _row(voxel_weights),
+        exponent,
+        exponent if rest_gamma is gamma else _exponent(rest_gamma, dtype, logits.device),
+        form if ignore_index == form.ignore_index else form._replace(ignore_index=ignore_index),
+        engine,
+    )
+
+
+def _row(x: Tensor) -> Tensor:
+    """(N, *spatial) -> (N, V)."""
+    return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
+
+
+def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor:
     """An exponent as a tensor that broadcasts to (N, K)."""
     if isinstance(gamma, Tensor):
         return gamma.to(dtype=dtype, device=device)
-    return constant((gamma,) if isinstance(gamma, float) else gamma, dtype, device)
+    return constant((gamma,) if isinstance(gamma, float) else tuple(gamma), dtype, device)

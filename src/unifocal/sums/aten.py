@@ -5,11 +5,16 @@ labels as a one-hot of floats, as a mask of bools costs several times as much, a
 Inside a block the sums are in the dtype of the arithmetic, across blocks in float64. There are three ways through one:
 
     classes   softmax and class indices: beyond the exponentials, all is per voxel rather than per voxel and channel
-    sided     sigmoid and labels of 0 or 1: of the two entropies a voxel has one, that of the side it is on
+    sided     sigmoid and labels of 0 or 1: of the two entropies a voxel has one, that of the side it is on; and softmax
+              over two channels, which is the sigmoid of their difference
     shared    soft labels, softmax against the rest, and given probabilities: the general formulas
+
+On a CPU these are tried as if no logit were extreme. Where that matters something becomes infinite or NaN, with it
+what they return, and the block is done again with care. To look at the result costs less than to look at the logits.
 """
 
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -17,27 +22,33 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import reference
+from .aten_masks import counted, masks
 from .form import Form
 from .labels import signed
 from .tracing import has_memory
+
+__all__ = ["backward", "detail", "forward", "masks", "why_not"]
 
 _BLOCK = 2**17  # voxel-classes per thread, so that the arrays of a block stay in the cache of its core
 _BLOCK_CUDA = 2**22
 _TINY = 1e-30  # a quotient by less is not to be trusted
 _FAR = 60.0  # exp of that is far from overflow, and 1 is nothing beside it
+_OF_THE_REST = {"tp": "tn", "fp": "fn", "fn": "fp", "ce": "rest", "tn": "tp", "rest": "ce"}
 
-Power = Callable[[Tensor, Tensor], Tensor]
+Exponent = float | tuple[float, ...] | Tensor  # one for all; one for each channel, many of them 0; or (b, K, 1)
 Slopes = dict[str, Tensor]  # dL/d(sum) of all six by name, each (b, K, 1)
 
 
 class _Block(NamedTuple):
     """Some voxels of some images, in the dtype of the arithmetic."""
 
-    x: Tensor  # (b, K, n), 0 where a voxel does not count
-    g: Tensor  # (b, K, n), labels in [0, 1]
+    x: Tensor  # (b, K, n), 0 where a voxel does not count; perhaps a view of the logits
+    g: Tensor  # (b, K, n) labels in [0, 1] if dense, else (b, 1, n) class indices
+    dense: bool
     w: Tensor | None  # (b, 1, n), or all 1
-    gamma: Tensor | None  # (b, K, 1), or both all 0
-    rest_gamma: Tensor | None
+    gamma: Exponent
+    rest_gamma: Exponent
+    careful: bool = False  # expect logits of any size
 
 
 def detail() -> str:
@@ -45,9 +56,9 @@ def detail() -> str:
     return "PyTorch in blocks that fit the cache"
 
 
-def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> str | None:
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> str | None:
     """It serves every call whose tensors hold numbers."""
-    if not all(has_memory(t) for t in (x, labels, weights) if t is not None):
+    if not has_memory(x, labels, weights):
         return "it loops over voxels, and a tensor that is traced or under torch.func holds none"
     return None if x.device.type in ("cpu", "cuda") else f"it adds in float64, which {x.device.type} may not have"
 
@@ -60,9 +71,12 @@ def forward(
     n, k, _ = x.shape
     totals = x.new_zeros((len(form.wanted) + 1, n, k), dtype=torch.float64)
     voxels = x.new_zeros((n, 1), dtype=torch.float64)
-    sums, _ = _way(labels, form)
+    sums, _ = _way(x, labels, form)
     for images, _, block in _blocks(x, labels, weights, gamma, rest_gamma, form):
-        totals[:, images].add_(torch.stack(sums(block, form)))
+        found = torch.stack(sums(block, form))
+        if not block.careful and not isfinite(found.sum()):
+            found = torch.stack(sums(block._replace(careful=True), form))
+        totals[:, images].add_(found)
         voxels[images].add_(block.x.shape[2] if block.w is None else block.w.sum(2))
     return totals[:-1].to(gamma.dtype, copy=True), totals[-1].to(gamma.dtype, copy=True), voxels.to(gamma.dtype)
 
@@ -79,14 +93,15 @@ def backward(
 ) -> Tensor:
     """The gradient (N, K, V) to x, in its dtype, from that to `values`."""
     gradient = torch.empty_like(x)
-    slopes = dict.fromkeys(("tp", "fp", "fn", "tn", "ce", "rest"), torch.zeros_like(upstream[0]).unsqueeze(-1))
+    slopes = dict.fromkeys(_OF_THE_REST, torch.zeros_like(upstream[0]).unsqueeze(-1))
     slopes |= zip(form.wanted, upstream.unsqueeze(-1), strict=True)
-    _, slope = _way(labels, form)
+    _, slope = _way(x, labels, form)
     for images, voxels, block in _blocks(x, labels, weights, gamma, rest_gamma, form):
         piece = gradient[images, :, voxels]
         direct = piece.dtype == gamma.dtype and piece.stride(2) == 1
-        out = piece if direct else torch.empty_like(block.g)
-        slope(block, form, {name: a[images] for name, a in slopes.items()}, out)
+        out = piece if direct else block.x.new_empty(block.x.shape)
+        a = {name: each[images] for name, each in slopes.items()}
+        slope(block, form, a, out)
         if block.w is not None:
             out *= block.w
         if form.activation == "none":  # 1/p may be beyond float16, see README.md
@@ -99,10 +114,10 @@ def backward(
 Way = tuple[Callable[[_Block, Form], list[Tensor]], Callable[[_Block, Form, Slopes, Tensor], object]]
 
 
-def _way(labels: Tensor, form: Form) -> Way:
+def _way(x: Tensor, labels: Tensor, form: Form) -> Way:
     """How to find the sums of a block, with `labelled` last, and how its gradient but for the voxel weights."""
     if form.activation == "softmax" and labels.ndim == 2 and not {"tn", "rest"} & {*form.wanted}:
-        return _classes_sums, _classes_gradient
+        return (_classes_sums, _classes_gradient) if x.shape[1] != 2 or x.is_cuda else (_pair_sums, _pair_gradient)
     if form.activation == "sigmoid" and (labels.ndim == 2 or not labels.is_floating_point()):
         return _sided_sums, _sided_gradient
     return _shared_sums, _shared_gradient
@@ -115,30 +130,25 @@ def _blocks(
     x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form
 ) -> Iterator[tuple[slice, slice, _Block]]:
     """All voxels, a block at a time: which images, which of their voxels, and these."""
-    n, k, _ = x.shape
     dtype, dense = gamma.dtype, labels.ndim == x.ndim
     labels, ignored = signed(labels, form.ignore_index)
-    exponents = [e for name, e in (("ce", gamma), ("rest", rest_gamma)) if name in form.wanted]
-    focused = any(e.is_cuda or e.any() for e in exponents)
-    gamma, rest_gamma = gamma.expand(n, k).unsqueeze(-1), rest_gamma.expand(n, k).unsqueeze(-1)
-    classes = torch.arange(k, dtype=dtype, device=x.device).add_(k == 1).unsqueeze(-1)
-    same = not x.is_cuda and torch.equal(gamma, rest_gamma)
+    labels = labels if dense else labels.unsqueeze(1)
+    exponents = _exponents(gamma, rest_gamma, form, x)
     for images, voxels in _indices(x):
         part = _in_rows(x[images, :, voxels], dtype)
-        label = labels[images, ..., voxels] if dense else labels[images, None, voxels]
+        label = labels[images, :, voxels]
         g = _in_rows(label, dtype)
         w = None if weights is None else weights[images, None, voxels].to(dtype)
         if ignored is not None:
             valid = label.ne(ignored).to(dtype)
             valid = valid.amin(1, keepdim=True) if dense else valid
-            g = g if dense else g * valid  # some class: it has no weight, but voxels of no class are slower
-            w = valid if w is None else w * valid
-        if not dense:
-            g = torch.eq(g, classes, out=g.new_empty((g.shape[0], k, g.shape[2])))
+            if valid.is_cuda or not valid.amin():
+                g = g if dense else g * valid  # some class: it has no weight, but voxels of no class are slower
+                w = valid if w is None else w * valid
         if w is not None:
-            part, g = _counted(part, w), _counted(g, w) if dense else g
-        inside = gamma[images] if focused else None
-        yield images, voxels, _Block(part, g, w, inside, inside if same or not focused else rest_gamma[images])
+            part, g = counted(part, w), counted(g, w)
+        inside, outside = _of(images, exponents)
+        yield images, voxels, _Block(part, g, dense, w, inside, outside, x.is_cuda)
 
 
 def _indices(x: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -158,13 +168,42 @@ def _in_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _counted(x: Tensor, w: Tensor) -> Tensor:
-    """x, but 0 where w is 0 even if x is not a number there; by its bits, which is quicker than `where`."""
-    bits = torch.int64 if x.dtype == torch.float64 else torch.int32
-    return x.view(bits).bitwise_and(w.gt(0).to(bits).neg_()).view(x.dtype)
+def _exponents(gamma: Tensor, rest_gamma: Tensor, form: Form, x: Tensor) -> list[Exponent]:
+    """gamma and rest_gamma of all images, (N, K, 1) if tensors; one object where equal or where one is not in use."""
+    used = [e for name, e in (("ce", gamma), ("rest", rest_gamma)) if name in form.wanted]
+    if len(used) == 2 and not used[0].is_cuda and torch.equal(*used):
+        used.pop()
+    found = [_exponent(e, x) for e in used] or [0.0]
+    return found if len(found) == 2 else found * 2
+
+
+def _exponent(gamma: Tensor, x: Tensor) -> Exponent:
+    gamma = gamma.expand(x.shape[:2])
+    if not gamma.is_cuda and gamma.numel():
+        row, *others = {tuple(row) for row in gamma.tolist()}
+        if not others and len({*row}) == 1:
+            return float(row[0])
+        if not others and 2 * row.count(0.0) >= len(row):
+            return row
+    return gamma.unsqueeze(-1)
+
+
+def _of(images: slice, exponents: list[Exponent]) -> list[Exponent]:
+    if exponents[0] is exponents[1] and isinstance(exponents[0], Tensor):
+        return [exponents[0][images]] * 2
+    return [e[images] if isinstance(e, Tensor) else e for e in exponents]
 
 
 # --- what the ways share -------------------------------------------------------------------------------------------
+
+
+def _one_hot(b: _Block) -> Tensor:
+    """Labels of each channel, (b, K, n); with one channel, index 1 is its class."""
+    if b.dense:
+        return b.g
+    n, k, v = b.x.shape
+    classes = torch.arange(k, dtype=b.g.dtype, device=b.g.device).add_(k == 1).unsqueeze(-1)
+    return torch.eq(b.g, classes, out=b.g.new_empty((n, k, v)))
 
 
 def _mix(m: Tensor, x: Tensor) -> Tensor:
@@ -189,28 +228,61 @@ def _dot(a: Tensor, b: Tensor, spare: Tensor) -> Tensor:
     return torch.mul(a, b, out=spare).sum(2)
 
 
-def _by_side(inside: Tensor, outside: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return (inside * a).addcmul_(outside, b)
+def _by_side(g: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """One number where g is 1 and another where it is 0; `lerp` takes much longer."""
+    return (g * inside).addcmul_(1 - g, outside)
 
 
-def _focused(value: Tensor, q: Tensor, gamma: Tensor | None, power: Power) -> Tensor:
-    """value q^gamma, in place."""
-    return value if gamma is None else value.mul_(power(q, gamma))
+def _raised(q: Tensor, gamma: float | Tensor, log_q: Tensor | None = None, exact: bool = False) -> Tensor:
+    """q^gamma, unless exact in a fifth of the time of `pow` to gamma |log q| units of the last place; log_q is -log q.
 
-
-def _power(q: Tensor, gamma: Tensor) -> Tensor:
-    """q^gamma in a third of the time of `pow`, right to gamma |log q| units of the last place; q is not 0."""
-    return q.log().mul_(gamma).exp_()
-
-
-def _power_from_0(q: Tensor, gamma: Tensor) -> Tensor:
-    """The same where q may be 0: the entropy is 0 there, so any finite number will do."""
+    Where q is 0 and gamma is not: something finite, as it has a factor of 0 there.
+    """
+    if isinstance(gamma, float) and gamma in (0.0, 0.5, 1.0, 2.0):
+        return torch.ones_like(q) if gamma == 0 else q if gamma == 1 else q.sqrt() if gamma == 0.5 else q * q
+    if exact:
+        return torch.pow(q, gamma)
+    if log_q is not None:
+        return (log_q * -gamma).exp_()
     return q.clamp_min(torch.finfo(q.dtype).tiny).log_().mul_(gamma).exp_()
 
 
-def _fall(p: Tensor, q: Tensor, log_p: Callable[[], Tensor], gamma: Tensor | None, power: Power) -> Tensor:
-    """How fast q^gamma (-log p) falls with the logit of a sigmoid: q^gamma (gamma p (-log p) + q)."""
-    return q if gamma is None else _focused((p * gamma).mul_(log_p()).add_(q), q, gamma, power)
+def _of_class(gamma: Exponent, g: Tensor, q: Tensor) -> tuple[float | Tensor, Tensor]:
+    """The exponent of the class of each voxel, (b, 1, n), and the power of its q."""
+    if isinstance(gamma, float):
+        return gamma, _raised(q, gamma)
+    if isinstance(gamma, Tensor):
+        gamma = _mix(gamma.mT, g)
+        return gamma, _raised(q, gamma)
+    exponent, power = torch.zeros_like(q), torch.ones_like(q)
+    for c, value in enumerate(gamma):
+        if value:
+            own = g[:, c : c + 1]
+            exponent.add_(own, alpha=value)
+            power.sub_(own).addcmul_(own, _raised(q, value))  # exact
+    return exponent, power
+
+
+def _of_side(b: _Block, g: Tensor, q: Tensor) -> tuple[float | Tensor, Tensor]:
+    """The exponent of the side that each voxel is on, and the power of its q."""
+    own, rest = b.gamma, b.rest_gamma
+    if isinstance(own, float) and isinstance(rest, float) and own != rest:
+        outside = 1 - g
+        powers = (side if e == 0 else side * _raised(q, e) for side, e in ((g, own), (outside, rest)))
+        return outside * (rest - own) + own, next(powers) + next(powers)
+    if isinstance(own, float) and isinstance(rest, float):
+        return own, _raised(q, own)
+    inside, outside = (e if isinstance(e, Tensor) else g.new_tensor(e).view(-1, 1) for e in (own, rest))
+    gamma = inside if own is rest else _by_side(g, inside, outside)
+    return gamma, _raised(q, gamma)
+
+
+def _is_0(gamma: Exponent) -> bool:
+    return isinstance(gamma, float) and gamma == 0
+
+
+def _is_focused(b: _Block) -> bool:
+    return not (_is_0(b.gamma) and _is_0(b.rest_gamma))
 
 
 def _finite(log: Tensor) -> Tensor:
@@ -229,10 +301,10 @@ def _has_region(form: Form) -> bool:
 # --- softmax and class indices -------------------------------------------------------------------------------------
 
 
-def _classes(b: _Block) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _classes(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Multiples of the probabilities: all; those outside the class of the voxel; p and q of the class; 1 / (p + q)."""
-    e = (b.x - b.x.amax(1, keepdim=True)).exp_()
-    inside = e * b.g
+    e = (x - x.amax(1, keepdim=True)).exp_()
+    inside = e * g
     p = inside.sum(1, keepdim=True)
     outside = torch.sub(e, inside, out=inside)  # exact
     q = outside.sum(1, keepdim=True)
@@ -240,18 +312,19 @@ def _classes(b: _Block) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def _classes_sums(b: _Block, form: Form) -> list[Tensor]:
-    spare, outside, p, q, scale = _classes(b)
+    g = _one_hot(b)
+    spare, outside, p, q, scale = _classes(b.x, g)
     of_class = {"tp": p * scale, "fn": q * scale}
     if "ce" in form.wanted:
-        log = torch.div(q, p.clamp_min(_TINY)).log1p_()  # -log p
-        if p.is_cuda or p.min() < _TINY:  # p has lost its digits in underflow
-            far = _finite(-torch.log_softmax(b.x, 1)).mul_(b.g).sum(1, keepdim=True)
+        if b.careful:  # p may have lost its digits in underflow
+            log = (q / p.clamp_min(_TINY)).log1p_()
+            far = _finite(-torch.log_softmax(b.x, 1)).mul_(g).sum(1, keepdim=True)
             log = torch.where(p < _TINY, far, log)
-        of_class["ce"] = _focused(
-            log, of_class["fn"], None if b.gamma is None else _mix(b.gamma.mT, b.g), _power_from_0
-        )
-    w = b.g if b.w is None else b.g * b.w
-    scale = scale if b.w is None else scale * b.w
+        else:
+            log = (q / p).log1p_()  # -log p
+        of_class["ce"] = log.mul_(_of_class(b.gamma, g, of_class["fn"])[1]) if not _is_0(b.gamma) else log
+    w = g if b.w is None else g * b.w
+    scale = scale if b.w is None else scale.mul_(b.w)
     products = {name: (w, value) for name, value in of_class.items()} | {"fp": (outside, scale)}
     return [*(_dot(*products[name], spare) for name in form.wanted), w.sum(2)]
 
@@ -263,18 +336,21 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
 
     where p_t - 1 is -q: no digits are lost in a difference, whichever class holds all the probability.
     """
-    e, outside, p, q, scale = _classes(b)
+    g = _one_hot(b)
+    e, outside, p, q, scale = _classes(b.x, g)
     p_class, q_class = p * scale, q * scale
-    table = [a["fp"] - a["tp"] + a["fn"], a["ce"]]
-    table += [] if b.gamma is None else [b.gamma, b.gamma * a["ce"]]
-    force, down, *focus = torch.split(_mix(torch.cat(table, 2).mT, b.g), 1, 1)
-    force.mul_(p_class)
-    if focus:
-        gamma, steep = focus
-        log_by_q = torch.div(q, p.clamp_min_(_TINY)).log1p_().div_(q_class.clamp_min(_TINY))
-        down = _focused(down.addcmul_(steep.mul_(p_class), log_by_q), q_class, gamma, _power_from_0)
-    force.add_(down)
-    torch.mul(outside, force * scale, out=out).addcmul_(b.g, force.mul_(q_class), value=-1)
+    table = [a["ce"]] * ("ce" in form.wanted) + [a["fp"] - a["tp"] + a["fn"]] * _has_region(form)
+    parts = torch.split(_mix(torch.cat(table, 2).mT, g), 1, 1)
+    force = parts[0]
+    if not _is_0(b.gamma):
+        gamma, power = _of_class(b.gamma, g, q_class)
+        log_by_q = (q / p.clamp_min_(_TINY)).log1p_().div_(q_class.clamp_min(_TINY))
+        force.mul_(log_by_q.mul_(p_class).mul_(gamma).add_(1).mul_(power))
+    if "ce" not in form.wanted:
+        force.mul_(p_class)
+    elif len(parts) == 2:
+        force.addcmul_(parts[1], p_class)
+    torch.mul(outside, force * scale, out=out).addcmul_(g, force.mul_(q_class), value=-1)
     if "fp" in form.wanted:
         out.addcmul_(_mix(a["fp"] - a["fp"].mT, e).mul_(e), scale.square_())
 
@@ -282,83 +358,182 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
 # --- sigmoid and labels of 0 or 1 ----------------------------------------------------------------------------------
 
 
-def _sided(b: _Block) -> tuple[Tensor, Tensor, Callable[[], Tensor], Tensor | None, Power]:
-    """p and q of the side that the voxel is on, -log p, and the exponent with its power."""
-    against = torch.rsub(b.g, 1, alpha=2).mul_(b.x)  # the logit of q
-    gamma = b.gamma
-    if b.gamma is not None and b.rest_gamma is not None and b.gamma is not b.rest_gamma:
-        gamma = (b.g * (b.gamma - b.rest_gamma)).add_(b.rest_gamma)
-    if against.is_cuda or not all(abs(end) < _FAR for end in torch.aminmax(against)):
+def _sided(b: _Block, g: Tensor) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+    """p and q of the side that the voxel is on, and -log p."""
+    against = torch.rsub(g, 1, alpha=2).mul_(b.x)  # the logit of q
+    if b.careful:
         p, q = torch.sigmoid(-against), torch.sigmoid(against)
-        return p, q, lambda: _finite(softplus(against, threshold=_FAR)), gamma, _power_from_0
+        return p, q, lambda: _finite(softplus(against, threshold=_FAR))
     ratio = against.exp_()  # q / p
     p = (ratio + 1).reciprocal_()
-    return p, ratio * p, ratio.log1p_, gamma, _power
+    return p, ratio * p, ratio.log1p_
 
 
 def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
-    p, q, log, gamma, power = _sided(b)
-    entropy = _focused(log(), q, gamma, power) if _has_entropy(form) else q
+    g = _one_hot(b)
+    p, q, log = _sided(b, g)
+    entropy = log() if _has_entropy(form) else q
+    if _is_focused(b):
+        entropy.mul_(_of_side(b, g, q)[1])
     sums, spare = {}, torch.empty_like(p)
     for inside, outside, value in ("tp", "tn", p), ("ce", "rest", entropy), ("fn", "fp", q):
         if inside in form.wanted or outside in form.wanted:
             term = value if b.w is None else value.mul_(b.w)
-            sums[inside] = _dot(term, b.g, spare)
+            sums[inside] = _dot(term, g, spare)
             if outside in form.wanted:
                 sums[outside] = term.sub_(spare).sum(2)  # exact
-    return [*(sums[name] for name in form.wanted), (b.g if b.w is None else b.g * b.w).sum(2)]
+    return [*(sums[name] for name in form.wanted), (g if b.w is None else g * b.w).sum(2)]
 
 
 def _sided_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
-    p, q, log, gamma, power = _sided(b)
-    outside = 1 - b.g
+    g = _one_hot(b)
+    p, q, log = _sided(b, g)
     if _has_entropy(form):
-        torch.mul(_by_side(b.g, outside, -a["ce"], a["rest"]), _fall(p, q, log, gamma, power), out=out)
-    else:
-        out.zero_()
+        fall = q  # of q^γ (-log p) with the logit: q^γ (γ p (-log p) + q)
+        if _is_focused(b):
+            gamma, power = _of_side(b, g, q)
+            fall = log().mul_(p).mul_(gamma).add_(q).mul_(power)
+        torch.mul(_by_side(g, -a["ce"], a["rest"]), fall, out=out)
     if _has_region(form):
-        out.addcmul_(_by_side(b.g, outside, a["tp"] - a["fn"], a["fp"] - a["tn"]), p.mul_(q))
+        tilt = _by_side(g, a["tp"] - a["fn"], a["fp"] - a["tn"])
+        if _has_entropy(form):
+            out.addcmul_(tilt, p.mul_(q))
+        else:
+            torch.mul(tilt, p.mul_(q), out=out)
+    if not b.careful and not isfinite(out.sum()):
+        _sided_gradient(b._replace(careful=True), form, a, out)
+
+
+def _pair(b: _Block) -> _Block | None:
+    """Softmax over two channels as the sigmoid of the second's lead, if every voxel is of one of the two classes."""
+    low, high = torch.aminmax(b.g)
+    if not (low >= 0 and high <= 1):
+        return None
+    gamma = rest_gamma = b.gamma
+    if isinstance(gamma, Tensor):
+        rest_gamma, gamma = gamma[:, :1], gamma[:, 1:]
+    elif isinstance(gamma, tuple):
+        rest_gamma, gamma = gamma
+    return b._replace(x=b.x[:, 1:] - b.x[:, :1], gamma=gamma, rest_gamma=rest_gamma)
+
+
+def _pair_sums(b: _Block, form: Form) -> list[Tensor]:
+    pair = _pair(b)
+    if pair is None:
+        return _classes_sums(b, form)
+    names = dict.fromkeys(form.wanted) | dict.fromkeys(_OF_THE_REST[name] for name in form.wanted)
+    *found, labelled = _sided_sums(pair, form._replace(wanted=tuple(names)))
+    sums = dict(zip(names, found, strict=True))
+    other = (1 - b.g if b.w is None else torch.rsub(b.g, 1).mul_(b.w)).sum(2)
+    both = [*((sums[_OF_THE_REST[name]], sums[name]) for name in form.wanted), (other, labelled)]
+    return [torch.cat(each, 1) for each in both]
+
+
+def _pair_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
+    pair = _pair(b)
+    if pair is None:
+        _classes_gradient(b, form, a, out)
+        return
+    of_pair = {name: a[name][:, 1:] + a[_OF_THE_REST[name]][:, :1] for name in a}
+    _sided_gradient(pair, form, of_pair, out[:, 1:])
+    torch.neg(out[:, 1:], out=out[:, :1])
 
 
 # --- the general formulas ------------------------------------------------------------------------------------------
 
 
+class _Shared(NamedTuple):
+    """The probability of each channel, its complement, and minus the logarithms of both where they were asked for."""
+
+    p: Tensor
+    q: Tensor
+    log_p: Tensor | None = None
+    log_q: Tensor | None = None
+
+
 def _others(x: Tensor) -> Tensor:
     """For each channel the sum over all other channels."""
     k = x.shape[1]
-    return _mix(x.new_ones((1, k, k)) - torch.eye(k, dtype=x.dtype, device=x.device), x)
+    return _mix(x.new_ones((k, k)).fill_diagonal_(0).unsqueeze(0), x)
 
 
-def _shared(b: _Block, form: Form) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor], Power]:
-    """p, q, -log p and -log q, and how to take powers of p and q."""
+def _is_pair(b: _Block, form: Form) -> bool:
+    return form.activation == "softmax" and b.x.shape[1] == 2 and "rest" not in form.wanted
+
+
+def _shared(b: _Block, form: Form, logs: bool) -> _Shared:
     if form.activation == "none":
         p = b.x.clamp(reference.CLIP, 1 - reference.CLIP)
-        return p, 1 - p, lambda: p.log().neg_(), lambda: p.neg().log1p_().neg_(), torch.pow
+        return _Shared(p, 1 - p, *((p.log().neg_(), p.neg().log1p_().neg_()) if logs else ()))
     if form.activation == "sigmoid":
-        x = b.x
-        p, q = torch.sigmoid(x), torch.sigmoid(-x)
-        common = x.abs().neg_().exp_().log1p_() if _has_entropy(form) else x
-        return p, q, lambda: _finite(common - x.clamp_max(0)), lambda: _finite(common + x.clamp_min(0)), _power_from_0
+        p, q = torch.sigmoid(b.x), torch.sigmoid(-b.x)
+        return _Shared(p, q, *(_logs(b.x, p, q) if logs else ()))
+    if _is_pair(b, form):  # each is the complement of the other
+        lead = b.x[:, 1:] - b.x[:, :1]
+        p, q = torch.sigmoid(lead), torch.sigmoid(-lead)
+        found = [(q, p)] + ([_logs(lead, p, q)[::-1]] if logs else [])
+        rows = [torch.cat((first, second, first), 1) for first, second in found]
+        return _Shared(*(part for row in rows for part in (row[:, :2], row[:, 1:])))
     x = b.x - b.x.amax(1, keepdim=True)
     e = x.exp()
     others = _others(e)
     least = others.amin(1, keepdim=True)  # that of the largest e, which is 1
     scale = (e[:, :1] + others[:, :1]).reciprocal_()
-    power = _power_from_0 if "rest" in form.wanted or least.is_cuda or least.min() < _TINY else _power
-    return (
-        e.mul_(scale),
-        others.mul_(scale),
-        lambda: _finite(least.log1p_() - x),
-        lambda: reference.voxels(b.x, form).log_q,
-        power,
-    )
+    log_p = _finite(torch.sub(least.log1p_(), x, out=x)) if logs else None
+    log_q = reference.voxels(b.x, form).log_q if logs and "rest" in form.wanted else None
+    return _Shared(e.mul_(scale), others.mul_(scale), log_p, log_q)
+
+
+def _logs(x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p and -log q of a sigmoid; finite where x is not, as times no voxel they must be 0."""
+    most = torch.finfo(x.dtype).max ** 0.7
+    common = torch.minimum(p, q).neg_().log1p_().neg_()
+    return common - x.clamp(-most, 0), x.clamp(0, most).add_(common)
+
+
+def _focused(log_p: Tensor | None, q: Tensor, log_q: Tensor | None, gamma: Exponent, form: Form) -> Tensor:
+    """q^gamma (-log p)."""
+    assert log_p is not None
+    if isinstance(gamma, tuple):
+        log_p = log_p.clone()
+        for c, value in enumerate(gamma):
+            if value:
+                log_p[:, c].mul_(_raised(q[:, c], value, exact=form.activation == "none"))
+        return log_p
+    return log_p if _is_0(gamma) else _raised(q, gamma, log_q, form.activation == "none").mul(log_p)
+
+
+def _times_fall(
+    x: Tensor, p: Tensor, q: Tensor, log_p: Tensor | None, log_q: Tensor | None, gamma: Exponent, form: Form
+) -> Tensor:
+    """x times how fast q^gamma (-log p) falls with the logit of a sigmoid, q^gamma (gamma p (-log p) + q), in place.
+
+    For softmax without `rest` by q of that.
+    """
+    by_q = form.activation == "softmax" and "rest" not in form.wanted
+    if isinstance(gamma, tuple):
+        for c, value in enumerate(gamma):
+            s = slice(c, c + 1)
+            _times_fall(x[:, s], p[:, s], q[:, s], None if log_p is None else log_p[:, s], None, value, form)
+        return x
+    if log_p is not None and not _is_0(gamma):
+        if isinstance(gamma, float):
+            x.mul_(torch.addcmul(q, p, log_p, value=gamma))
+        else:
+            x.mul_((p * log_p).mul_(gamma).add_(q))
+        if by_q and isinstance(gamma, float) and gamma in (1.0, 2.0):
+            return x if gamma == 1 else x.mul_(q)
+        x.mul_(_raised(q, gamma, log_q, form.activation == "none"))
+        return x.div_(q.clamp_min(_TINY)) if by_q else x
+    return x if by_q else x.mul_(q)
 
 
 def _shared_sums(b: _Block, form: Form) -> list[Tensor]:
-    p, q, log_p, log_q, power = _shared(b, form)
-    inside, outside = b.g, 1 - b.g
+    p, q, log_p, log_q = _shared(b, form, _has_entropy(form))
+    inside = _one_hot(b)
+    outside = 1 - inside
     if b.w is not None:
-        inside, outside = inside * b.w, outside * b.w
+        inside, outside = inside * b.w, outside.mul_(b.w)
     r = b.x.clamp(0, 1) if form.activation == "none" and not form.clip else p
     s = q if r is p else 1 - r
     terms = {
@@ -366,33 +541,39 @@ def _shared_sums(b: _Block, form: Form) -> list[Tensor]:
         "fp": lambda: (outside, r),
         "fn": lambda: (inside, s),
         "tn": lambda: (outside, s),
-        "ce": lambda: (inside, _focused(log_p(), q, b.gamma, power)),
-        "rest": lambda: (outside, _focused(log_q(), p, b.rest_gamma, power)),
+        "ce": lambda: (inside, _focused(log_p, q, log_q, b.gamma, form)),
+        "rest": lambda: (outside, _focused(log_q, p, log_p, b.rest_gamma, form)),
     }
     spare = torch.empty_like(p)
     return [*(_dot(*terms[name](), spare) for name in form.wanted), inside.sum(2)]
 
 
 def _shared_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
-    p, q, log_p, log_q, power = _shared(b, form)
-    if form.activation == "softmax" and "rest" in form.wanted and (q.is_cuda or q.min() < _TINY):
+    g = _one_hot(b)
+    softmax, down, up = form.activation == "softmax", "ce" in form.wanted, "rest" in form.wanted
+    p, q, log_p, log_q = _shared(b, form, _is_focused(b))
+    if softmax and up and (q.is_cuda or q.min() < _TINY):
         upstream = torch.stack([a[name][..., 0] for name in form.wanted])
-        gamma, rest_gamma = (torch.zeros_like(upstream[0]) if e is None else e[..., 0] for e in (b.gamma, b.rest_gamma))
-        out.copy_(reference.backward(upstream, b.x, b.g, None, gamma, rest_gamma, form._replace(ignore_index=None)))
+        gamma, rest_gamma = (
+            e[..., 0] if isinstance(e, Tensor) else p.new_tensor(e).view(1, -1) for e in (b.gamma, b.rest_gamma)
+        )
+        out.copy_(reference.backward(upstream, b.x, g, None, gamma, rest_gamma, form._replace(ignore_index=None)))
         return
-    outside = 1 - b.g
-    if "ce" in form.wanted:
-        torch.mul(_fall(p, q, log_p, b.gamma, power), b.g * -a["ce"], out=out)
+    if down:
+        _times_fall(torch.mul(g, -a["ce"], out=out), p, q, log_p, log_q, b.gamma, form)
     else:
         out.zero_()
-    if "rest" in form.wanted:
-        out.addcmul_(_fall(q, p, log_q, b.rest_gamma, power), outside * a["rest"])
-    if form.activation == "softmax" and _has_entropy(form):
-        out.div_(q.clamp_min(_TINY))  # to p dL/dp; the above is the gradient of a sigmoid
+    if up:
+        out.add_(_times_fall((1 - g).mul_(a["rest"]), q, p, log_q, log_p, b.rest_gamma, form))
+        if softmax:
+            out.div_(q.clamp_min(_TINY))  # to p dL/dp; the above is the gradient of a sigmoid
     if _has_region(form):
-        tilt = _by_side(b.g, outside, a["tp"] - a["fn"], a["fp"] - a["tn"]).mul_(p)
-        out.add_(tilt if form.activation == "softmax" else tilt.mul_(q))
-    if form.activation == "softmax":
+        tilt = _by_side(g, a["tp"] - a["fn"], a["fp"] - a["tn"])
+        out.addcmul_(tilt if softmax else tilt.mul_(q), p)
+    if _is_pair(b, form):
+        torch.mul(out[:, 1:], q[:, 1:], out=out[:, 1:]).addcmul_(p[:, 1:], out[:, :1], value=-1)
+        torch.neg(out[:, 1:], out=out[:, :1])
+    elif softmax:
         others = _others(out)
         out.mul_(q).addcmul_(p, others, value=-1)
     elif form.activation == "none":

@@ -3,13 +3,17 @@
 An engine is a module with
 
     detail() -> str                                       what it is on this machine, in a few words
-    why_not(x, labels, weights, form) -> str | None       the reason why it cannot serve such a call, if any
+    why_not(x, labels, weights, form) -> str | None       the reason why it cannot serve such a call, if any; without
+                                                          a form a call of `masks`, where x is the labels
     forward(x, labels, weights, gamma, rest_gamma, form) -> (values (S, N, K), labelled (N, K), voxels (N, 1))
     backward(upstream, x, labels, weights, gamma, rest_gamma, form) -> gradient (N, K, V) in the dtype of x
+    masks(labels, weights, channels, dense, ignore_index, steps, dtype)
+                                                          -> (volume (N, K), surface (N, K), voxels (N, 1)) in the dtype
 
 where x is (N, K, V) of any float dtype and strides, labels (N, V) or dense (N, K, V), weights (N, V) or None, of any
 dtype and strides, and gamma and rest_gamma broadcast to (N, K) in the dtype of the sums, which is float32, or float64
-for float64 x. README.md says what they compute.
+for float64 x. README.md says what they compute, and masks.py what `masks` does: there labels are (N, *spatial) or dense
+(N, K, *spatial), weights (N, *spatial) or None, and steps are voxels per unit of length along each spatial axis.
 """
 
 from dataclasses import dataclass
@@ -27,7 +31,7 @@ ENGINES: dict[str, ModuleType] = {"native": native, "triton": triton, "aten": at
 _EVERYTHING = ("tp", "fp", "fn", "tn", "ce", "rest")
 
 
-def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> ModuleType:
+def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> ModuleType:
     """The engine of that name, or for "auto" the first that can serve the call."""
     if name == "auto":
         return next(e for e in ENGINES.values() if e.why_not(x, labels, weights, form) is None)
@@ -37,6 +41,11 @@ def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: F
     if reason:
         raise RuntimeError(f"engine={name!r} cannot serve this call: {reason}. engine='auto' chooses one that can.")
     return ENGINES[name]
+
+
+def select_for_masks(name: str, labels: Tensor, weights: Tensor | None, dense: bool) -> ModuleType:
+    """The same for `masks`."""
+    return select(name, labels if dense else labels.unsqueeze(1), labels, weights, None)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# What is odd about labels: one that is no class, or no number in [0, 1]; those of a voxel that do not sum to 1.
+FOREIGN, UNBALANCED = 1, 2
+
 
 def flat(x: Tensor) -> Tensor:
     """(N, K, *spatial) -> (N, K, V), a view where that is possible; without spatial axes V is 1."""

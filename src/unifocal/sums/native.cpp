@@ -2003,7 +2003,7 @@ struct Slab {
             differs |= (codes(here + c) ^ first) | (codes(up + c) ^ codes(down + c));
             differs |= codes(left + c) ^ codes(right + c);
         }
-        return !any(differs);
+        return !any(differs != 0);
     }
 
     // All channels at once: where all neighbours are of one class, no mask has a surface.

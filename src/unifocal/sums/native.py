@@ -38,7 +38,6 @@ _CALL = struct.Struct("=69q")  # struct Call of native.cpp
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
 _MASKS = struct.Struct("=25q3dq")  # struct Masks
 _NO_TENSOR = (0, 0, 0, 0, 0)
-FOREIGN, UNBALANCED = 1, 2  # enum Odd
 _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
 
 
@@ -87,9 +86,10 @@ def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None
         return library
     if x.device.type != "cpu":
         return f"it computes on the CPU, and the logits are on {x.device}"
-    for tensor in (x, labels, weights):
-        if tensor is not None and not has_memory(tensor):
-            return "it needs tensors with memory, not those of a graph that is traced or of torch.func"
+    if not has_memory(x, labels, weights):
+        return "it needs tensors with memory, not those of a graph that is traced or of torch.func"
+    if form is None and x.ndim > 5:
+        return f"its masks have up to 3 spatial axes, and the labels have {x.ndim - 2}"
     return None
 
 
@@ -100,19 +100,19 @@ def forward(
     gamma: Tensor,
     rest_gamma: Tensor,
     form: Form,
-    odd: list[int] | None = None,
+    noticed: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See engines.py.
 
-    odd  is added what the kernel noticed about the labels on its way: FOREIGN, UNBALANCED, both or 0
+    noticed  to it is added what is odd about the labels: FOREIGN, UNBALANCED, both or 0, see labels.py
     """
     n, k, _ = x.shape
     values = gamma.new_empty((len(form.wanted), n, k))
     labelled, voxels = gamma.new_empty((n, k)), gamma.new_empty((n, 1))
     outputs = (*_NO_TENSOR, *_view(values), *_view(labelled), *_view(voxels), *_NO_TENSOR)
-    noticed = _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
-    if odd is not None:
-        odd.append(noticed)
+    odd = _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
+    if noticed is not None:
+        noticed.append(odd)
     return values, labelled, voxels
 
 
@@ -167,14 +167,14 @@ def _run(
         *_per_class(rest_gamma, n, k),
         *outputs,
     )
-    noticed = ctypes.c_int64(0)
+    odd = ctypes.c_int64(0)
     partial, places = None, (0, 0)
     if not back:
         partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0, 0)), dtype=torch.float64)
-        places = (partial.data_ptr(), ctypes.addressof(noticed))
+        places = (partial.data_ptr(), ctypes.addressof(odd))
     if library.unifocal_run(_CALL.pack(*head, *places)):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
-    return noticed.value
+    return odd.value
 
 
 def masks(

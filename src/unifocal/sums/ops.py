@@ -4,17 +4,20 @@ The operator is opaque to `torch.compile`, which then captures a loss in one gra
 dispatch costs more than a small kernel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import reference
+from . import native, reference
 from .engines import select
 from .form import Form
+from .labels import flat
 from .tracing import has_memory, is_traced
 
 Result = tuple[Tensor, Tensor, Tensor]
+Slopes = Callable[[Tensor], Tensor]  # from the gradient of a number to that of the sums that it is a function of
 
 
 def differentiable_sums(
@@ -31,10 +34,33 @@ def differentiable_sums(
     result: Result
     if is_traced(x):
         result = sums(*inputs, form.activation, ",".join(form.wanted), form.ignore_index, form.clip, engine)
-    elif all(t is None or has_memory(t) for t in inputs):
+    elif has_memory(*inputs):
         result = _Sums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
     else:
         result = _TransformedSums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
+    return result
+
+
+def function_of_sums(
+    function: Callable[..., tuple[Tensor, Slopes | None]],
+    noticed: list[int],
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+    engine: str,
+) -> Tensor:
+    """function(values, labelled, voxels)[0], differentiable: by the slopes that it returns, or by autograd.
+
+    noticed  to it is added what an engine that looks at the labels found odd about them: FOREIGN, UNBALANCED
+    x        may have spatial axes: putting its voxels in a row is part of the one step here
+    """
+    arguments = (x, labels, weights, gamma, rest_gamma, form, engine)
+    if not has_memory(x, labels, weights):
+        return function(*differentiable_sums(flat(x), *arguments[1:]))[0]
+    result: Tensor = _FunctionOfSums.apply(function, noticed, *arguments)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -61,13 +87,59 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        slopes = upstream[0]
-        if slopes is None:
-            return (None,) * 7
-        # Where the gradient will be differentiated itself, or many are wanted at once, the definition computes it.
-        readable = all(t is None or has_memory(t) for t in (*ctx.saved_tensors[:3], slopes))
-        engine = ctx.engine if readable and not torch.is_grad_enabled() else reference
-        return engine.backward(slopes, *ctx.saved_tensors, ctx.form), None, None, None, None, None, None
+        return None if upstream[0] is None else _gradient(ctx, upstream[0]), None, None, None, None, None, None
+
+
+class _FunctionOfSums(torch.autograd.Function):
+    """Of the sums of plain tensors, in one step: autograd over small tensors costs more than they do."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        function: Callable[..., tuple[Tensor, Slopes | None]],
+        noticed: list[int],
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        gamma: Tensor,
+        rest_gamma: Tensor,
+        form: Form,
+        engine: str,
+    ) -> Tensor:
+        ctx.function, ctx.form, ctx.asked = function, form, engine
+        ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
+        x = flat(x)
+        ctx.engine = select(engine, x, labels, weights, form)
+        looks = {"noticed": noticed} if ctx.engine is native else {}
+        values, labelled, voxels = ctx.engine.forward(x, labels, weights, gamma, rest_gamma, form, **looks)
+        value, ctx.slopes = function(values, labelled, voxels)
+        if ctx.slopes is None and ctx.needs_input_grad[2]:
+            with torch.enable_grad():
+                again = function(values.requires_grad_(), labelled, voxels)[0]
+            ctx.slopes = lambda upstream: torch.autograd.grad(again, values, upstream, retain_graph=True)[0]
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself
+            x, labels, weights, gamma, rest_gamma = ctx.saved_tensors
+            sums = differentiable_sums(flat(x), labels, weights, gamma, rest_gamma, ctx.form, ctx.asked)
+            gradient = torch.autograd.grad(ctx.function(*sums)[0], x, upstream, create_graph=True)[0]
+        else:
+            gradient = _gradient(ctx, ctx.slopes(upstream))
+        return None, None, gradient, *[None] * 6
+
+
+def _gradient(ctx: Any, slopes: Tensor) -> Tensor:
+    """From that of the sums to that of x.
+
+    Where it will be differentiated itself, or many are wanted at once, the definition computes it.
+    """
+    x, labels, weights, *exponents = ctx.saved_tensors
+    readable = not torch.is_grad_enabled() and has_memory(x, labels, weights, slopes)
+    engine = ctx.engine if readable else reference
+    gradient: Tensor = engine.backward(slopes, flat(x), labels, weights, *exponents, ctx.form)
+    return gradient.view(x.shape)
 
 
 class _TransformedSums(torch.autograd.Function):

@@ -3,6 +3,7 @@
 It is written to be checked by eye against README.md and is what every faster engine has to agree with.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .form import Form
-from .labels import targets
+from .labels import flat, targets
 from .tracing import has_memory
 
 CLIP = 1e-7  # the original implementation's epsilon: probabilities that are given, not computed, are clipped here
@@ -22,7 +23,7 @@ def detail() -> str:
     return "the definition in plain PyTorch; torch.func, double backward"
 
 
-def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> None:
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> None:
     """It serves every call."""
 
 
@@ -149,3 +150,23 @@ def backward(
         return grad
     alike = torch.empty_like(given)  # in memory as the other engines lay it out
     return grad if grad.stride() == alike.stride() else alike.copy_(grad)
+
+
+def masks(
+    labels: Tensor,
+    weights: Tensor | None,
+    channels: int,
+    dense: bool,
+    ignore_index: int | None,
+    steps: Sequence[float],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Volume (N, K) and surface (N, K) of the masks of masks.py, and `voxels` (N, 1)."""
+    m, w = targets(labels, channels, dense, weights, ignore_index, dtype)
+    if channels > 1:
+        m = torch.cat((1 - m[:, :1], m[:, 1:]), 1).where(w > 0, 0.0)
+    squares = torch.zeros_like(m)
+    for axis, step in enumerate(steps, start=2):
+        if m.shape[axis] > 1:
+            squares = squares + torch.gradient(m, spacing=1 / step, dim=axis)[0] ** 2
+    return flat(w * m).sum(2), flat(w * squares.sqrt()).sum(2), flat(w).sum(2)

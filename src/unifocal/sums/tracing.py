@@ -8,7 +8,10 @@ _MODES = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PR
 
 def tracing() -> bool:
     """Is a graph being recorded? Then operators are called, and no value can be looked at."""
-    return torch.compiler.is_compiling() or any(torch._C._get_dispatch_mode(mode) is not None for mode in _MODES)
+    if torch.compiler.is_compiling():
+        return True
+    active = torch._C._len_torch_dispatch_stack() > 0
+    return active and any(torch._C._get_dispatch_mode(mode) is not None for mode in _MODES)
 
 
 def is_traced(x: Tensor) -> bool:
@@ -16,13 +19,19 @@ def is_traced(x: Tensor) -> bool:
     return tracing() or type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
-def has_memory(x: Tensor) -> bool:
-    """Do the numbers of the tensor lie where it says, for a kernel to read?
+def has_memory(*tensors: Tensor | None) -> bool:
+    """Do the numbers of the tensors lie where they say, for a kernel to read?
 
     Not while a graph is traced or under `torch.func`, not of a zero or a negative that PyTorch has only noted down, and
     not where the storage was given back.
     """
-    if is_traced(x) or torch._C._are_functorch_transforms_active():
+    if tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(t is None or _lies_there(t) for t in tensors)
+
+
+def _lies_there(x: Tensor) -> bool:
+    if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
     if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_legacy_batchedtensor(x):
         return False

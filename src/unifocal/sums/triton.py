@@ -1,10 +1,11 @@
-"""The engine for CUDA: kernels in Triton, two launches forward and one backward, nothing kept but the result.
+"""The engine for CUDA: kernels in Triton, two launches forward, one backward, two for masks; only results are kept.
 
 triton_kernels.py holds them. With TRITON_INTERPRET=1 in the environment they run on a CPU too, slowly: for tests.
 """
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .constants import constant
 from .form import Form
 from .labels import signed
 from .tracing import has_memory
@@ -23,6 +25,10 @@ CHUNK = 32  # channels of a tile where there are more than any tile holds
 PROGRAMS = 1024  # keep a large GPU busy; beyond that each program takes several tiles, so that there is less to add up
 STEPS = 16  # tiles of a program at most
 WIDTH = 1024  # partial sums added at a time
+
+# A tile of masks: its voxels at most, and its voxels times channels. Dense labels take more registers.
+MASK_VOXELS = 256
+MASK_NUMBERS, MASK_NUMBERS_DENSE = 2048, 512
 
 _SUMS = ("tp", "fp", "fn", "tn", "ce", "rest")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -44,8 +50,10 @@ def detail() -> str:
     return f"Triton {version('triton')}" if _is_installed() else "Triton, which comes with PyTorch for CUDA"
 
 
-def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> str | None:
+def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> str | None:
     """The reason why this engine cannot serve such a call, if any."""
+    if form is None and x.ndim > 5:
+        return f"its masks have up to 3 spatial axes, and the labels have {x.ndim - 2}"
     tensors = [x, labels] if weights is None else [x, labels, weights]
     dense = labels.ndim == x.ndim
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -53,19 +61,19 @@ def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form) -> st
         return f"the tensors are on {x.device.type}; it serves cuda"
     if not _is_installed():
         return "the package triton is not installed"
-    if not all(map(has_memory, tensors)):
+    if not has_memory(*tensors):
         return "it cannot run inside torch.func"
     if any(t.device != x.device for t in tensors):
         return "the tensors are on different devices"
     if x.device.type == "cuda" and _is_too_old(x.device):
         return "the GPU's compute capability is below 7.0"
-    if x.dtype not in _FLOATS:
+    if form is not None and x.dtype not in _FLOATS:
         return f"the logits are {x.dtype}"
     if labels.dtype not in (_INDICES + _FLOATS if dense else _INDICES):
         return f"the labels are {labels.dtype}"
     if weights is not None and weights.dtype not in _INDICES + _FLOATS:
         return f"the voxel weights are {weights.dtype}"
-    if x.numel() == 0:
+    if form is not None and x.numel() == 0:
         return "there are no voxels"
     return None
 
@@ -125,6 +133,58 @@ def backward(
     return out
 
 
+def masks(
+    labels: Tensor,
+    weights: Tensor | None,
+    channels: int,
+    dense: bool,
+    ignore_index: int | None,
+    steps: Sequence[float],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See engines.py."""
+    from . import triton_kernels as kernels
+
+    n, k = len(labels), channels
+    kept: dict[str, Any] = {"dtype": dtype, "device": labels.device}
+    if labels.numel() == 0:
+        return torch.zeros(n, k, **kept), torch.zeros(n, k, **kept), torch.zeros(n, 1, **kept)
+    labels, ignore_index = signed(labels if dense else labels.unsqueeze(1), ignore_index)
+    axes = [axis for axis in range(2, labels.ndim) if labels.shape[axis] > 1] or [2]  # along others nothing changes
+    axes.sort(key=labels.stride, reverse=True)  # neighbours along the last lie together in memory
+    lacking = [0] * (3 - len(axes))
+    shape = [1 for _ in lacking] + [labels.shape[axis] for axis in axes]
+    sizes = [ignore_index or 0, *labels.stride()[:2], *lacking, *map(labels.stride, axes)]
+    if weights is None:
+        sizes += [0] * 4
+    else:
+        sizes += [weights.stride(0), *lacking, *(weights.stride(axis - 1) for axis in axes)]
+    squares = constant(tuple(steps[axis - 2] ** 2 for axis in reversed(axes)), dtype, labels.device)
+    cut = _cut(n, k, shape, (MASK_NUMBERS_DENSE if dense else MASK_NUMBERS) * 4 // dtype.itemsize)
+    partial = torch.empty(n, 2 * k + 1, cut.blocks, **kept)
+    volume, surface, voxels = torch.empty(n, k, **kept), torch.empty(n, k, **kept), torch.empty(n, 1, **kept)
+    with torch.cuda.device_of(labels):  # type: ignore[no-untyped-call]
+        kernels.partial_masks[(n * -(-k // cut.channels) * cut.blocks,)](
+            _bytes(labels),
+            None if weights is None else _bytes(weights),
+            squares,
+            partial,
+            *shape,
+            cut.blocks,
+            cut.steps,
+            *sizes,
+            AXES=len(axes),
+            K=k,
+            DENSE=dense,
+            IGNORES=ignore_index is not None,
+            KP=cut.channels,
+            ROWS=cut.rows,
+            COLUMNS=cut.columns,
+        )
+        kernels.add_up[(n * (2 * k + 1),)](partial, volume, surface, voxels, n, cut.blocks, K=k, S=1, WIDTH=WIDTH)
+    return volume, surface, voxels
+
+
 class _Plan(NamedTuple):
     """How the voxels are shared out; it depends on nothing but the shape, and so do the digits of the sums."""
 
@@ -143,6 +203,32 @@ def _plan(n: int, k: int, v: int) -> _Plan:
     tiles = -(-v // (lanes * vec))
     steps = min(STEPS, max(1, n * tiles // PROGRAMS))
     return _Plan(rows, lanes, vec, warps, steps, -(-tiles // steps), tiles)
+
+
+class _Cut(NamedTuple):
+    """How the volumes of masks are shared out, likewise."""
+
+    channels: int  # of a tile, a power of 2
+    rows: int  # of a tile, a power of 2
+    columns: int  # of a tile, a power of 2
+    steps: int  # tiles of a program
+    blocks: int  # programs of an image, for the channels of a tile
+
+
+def _cut(n: int, k: int, shape: Sequence[int], numbers: int) -> _Cut:
+    """Into the fewest tiles of no more than so many numbers, and of these the widest."""
+    a, b, c = shape
+    channels = min(_power_of_2(k), CHUNK)
+    voxels = max(min(MASK_VOXELS, numbers // channels), 1)
+    widest = min(_power_of_2(c), voxels)
+    shapes = [(min(_power_of_2(b), voxels // width), width) for width in (32, 64, 128, widest) if width <= widest]
+    tiles, _, rows, columns = min((-(-b // rows) * -(-c // width), -width, rows, width) for rows, width in shapes)
+    steps = min(STEPS, max(1, n * -(-k // channels) * a * tiles // PROGRAMS))
+    return _Cut(channels, rows, columns, steps, -(-a * tiles // steps))
+
+
+def _power_of_2(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def _common(

@@ -545,3 +545,146 @@ def gradient(
             grad = tilt + slope
             grad = tl.where(grad > LARGEST, LARGEST, tl.where(grad < -LARGEST, -LARGEST, grad))
         tl.store(out + c.to(tl.int64) * o_k + v * o_v, grad.to(out.dtype.element_ty), mask=(c < K) & ok)
+
+
+@triton.jit
+def _masks_at(
+    labels, weights, ignore, ok, y_k, channel, first,
+    K: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr, ACC: tl.constexpr, KP: tl.constexpr,
+):  # fmt: skip
+    """The weights of the voxels that are pointed at, and what masks they are in, of KP channels from the first.
+
+    Soft masks are a tile of numbers, hard ones one integer per voxel whose bits are the channels.
+    """
+    w, y = _weigh(labels, weights, ignore, 0, ok, y_k, 0, 0, K, DENSE, IGNORES, ACC, KP)
+    if DENSE:
+        m = tl.load(labels + channel.to(tl.int64) * y_k, mask=(channel < K) & ok, other=0).to(ACC)
+        if K > 1:
+            m = tl.where(channel == 0, 1.0 - m, m)
+        m = tl.where(w > 0, m, 0.0)
+    else:
+        bit = y - first
+        m = tl.where((bit >= 0) & (bit < KP), 1 << (bit & 31), 0)
+        if K > 1:
+            m = tl.where(first > 0, m, tl.where(y == 0, 0, m | 1))
+        m = tl.where(w > 0, m, 0)
+    return w, m
+
+
+@triton.jit
+def _change(
+    labels, weights, squares, i, length, y_i, w_i, ignore, ok, y_k, channel, first,
+    AXIS: tl.constexpr, K: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr, ACC: tl.constexpr,
+    KP: tl.constexpr,
+):  # fmt: skip
+    """How masks differ between the two neighbours along an axis, and the square of what a difference of 1 stands for.
+
+    Beyond the border the voxel itself, number i along the axis, is the neighbour.
+    """
+    back = (i > 0).to(tl.int64)
+    ahead = (i < length - 1).to(tl.int64)
+    w_before = weights
+    w_behind = weights
+    if weights is not None:
+        w_before = weights - back * w_i
+        w_behind = weights + ahead * w_i
+    _, before = _masks_at(labels - back * y_i, w_before, ignore, ok, y_k, channel, first, K, DENSE, IGNORES, ACC, KP)
+    _, behind = _masks_at(labels + ahead * y_i, w_behind, ignore, ok, y_k, channel, first, K, DENSE, IGNORES, ACC, KP)
+    square = tl.load(squares + AXIS)
+    square = tl.where(back + ahead == 2, square * 0.25, square)
+    if DENSE:
+        return behind - before, square
+    else:
+        return behind ^ before, square
+
+
+@triton.jit
+def _where(bits, channel, first, value):
+    """The value of a voxel in those channels whose bit it has, and 0 in others."""
+    return tl.where(((bits >> (channel - first)) & 1) != 0, value, 0.0)
+
+
+@triton.jit
+def _steepness(change, square, channel, first, DENSE: tl.constexpr):
+    """What an axis adds to |∇ m|², for each channel of the tile."""
+    if DENSE:
+        return change * change * square
+    else:
+        return _where(change, channel, first, square)
+
+
+@triton.jit(do_not_specialize=["A", "B", "blocks", "steps", "ignore", "w_n", "w_a", "w_b", "w_c"])
+def partial_masks(
+    labels, weights, squares, partial,
+    A, B, C, blocks, steps, ignore, y_n, y_k, y_a, y_b, y_c, w_n, w_a, w_b, w_c,
+    AXES: tl.constexpr, K: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr,
+    KP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """First half of `masks`: one program per image, KP of its channels, and block of `steps` tiles.
+
+    A tile is ROWS by COLUMNS voxels of a plane of the volume (A, B, C), and KP channels of each. The program writes one
+    column of `partial` (N, 2 K + 1, blocks): the volume of each channel, the surface of each, and `voxels`.
+    """
+    ACC: tl.constexpr = squares.dtype.element_ty
+    image, block = _place(blocks)
+    n = image // tl.cdiv(K, KP)
+    first = (image % tl.cdiv(K, KP)).to(tl.int32) * KP
+    channel = first + tl.arange(0, KP)[:, None, None]
+    across = tl.arange(0, ROWS)[None, :, None]
+    along = tl.arange(0, COLUMNS)[None, None, :]
+    labels += n * y_n
+    if weights is not None:
+        weights += n * w_n
+    rows = tl.cdiv(B, ROWS)
+    columns = tl.cdiv(C, COLUMNS)
+    volume = tl.zeros([KP, ROWS, COLUMNS], ACC)
+    surface = tl.zeros([KP, ROWS, COLUMNS], ACC)
+    voxels = tl.zeros([1, ROWS, COLUMNS], ACC)
+    for step in range(steps):
+        tile = block.to(tl.int32) * steps + step
+        row = tile // columns % rows * ROWS
+        column = tile % columns * COLUMNS
+        a = tile // columns // rows
+        b = row + across
+        c = column + along
+        ok = (a < A) & (across < B - row) & (along < C - column)
+        at = labels + (a.to(tl.int64) * y_a + b.to(tl.int64) * y_b + c.to(tl.int64) * y_c)
+        w_at = weights
+        if weights is not None:
+            w_at = weights + (a.to(tl.int64) * w_a + b.to(tl.int64) * w_b + c.to(tl.int64) * w_c)
+        w, m = _masks_at(at, w_at, ignore, ok, y_k, channel, first, K, DENSE, IGNORES, ACC, KP)
+        change_c, square_c = _change(
+            at, w_at, squares, c, C, y_c, w_c, ignore, ok, y_k, channel, first, 0, K, DENSE, IGNORES, ACC, KP
+        )
+        change_b = change_c
+        change_a = change_c
+        if AXES > 1:
+            change_b, square_b = _change(
+                at, w_at, squares, b, B, y_b, w_b, ignore, ok, y_k, channel, first, 1, K, DENSE, IGNORES, ACC, KP
+            )
+        if AXES > 2:
+            change_a, square_a = _change(
+                at, w_at, squares, a, A, y_a, w_a, ignore, ok, y_k, channel, first, 2, K, DENSE, IGNORES, ACC, KP
+            )
+        if DENSE:
+            volume += w * m
+        else:
+            volume += _where(m, channel, first, w)
+        voxels += w
+        somewhere = True
+        if not DENSE:  # most tiles lie within one class, where no mask has a surface
+            somewhere = tl.max(((change_a | change_b | change_c) != 0).to(tl.int32)) > 0
+        if somewhere:
+            steepness = _steepness(change_c, square_c, channel, first, DENSE)
+            if AXES > 1:
+                steepness += _steepness(change_b, square_b, channel, first, DENSE)
+            if AXES > 2:
+                steepness += _steepness(change_a, square_a, channel, first, DENSE)
+            surface += w * tl.sqrt(steepness)
+    c = first + tl.arange(0, KP)
+    at = partial + (n * (2 * K + 1) + c) * blocks + block
+    tl.store(at, tl.sum(tl.sum(volume, 2), 1), mask=c < K)
+    tl.store(at + K * blocks.to(tl.int64), tl.sum(tl.sum(surface, 2), 1), mask=c < K)
+    one = tl.arange(0, 1)
+    at = partial + (n * (2 * K + 1) + 2 * K + one) * blocks + block
+    tl.store(at, tl.sum(tl.sum(voxels, 2), 1), mask=first + one == 0)
