@@ -1391,7 +1391,7 @@ void backward_any(Tile<F>& t, int64_t padded) {
 // Of a channel with logit z, e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the
 // entropy soft, the other one e / (1 + e) and soft + |z|.
 
-enum Side { DECAY, SOFT, INSIDE, OUTSIDE };  // steps: e and soft, then q^gamma and p^rest_gamma, for one label the first
+enum Side { DECAY, SOFT, WRONG };  // steps: e and soft, and for labels of 0 or 1 the power of the wrong side's probability
 
 template <class F>
 INLINE void decays(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
@@ -1450,7 +1450,7 @@ INLINE void binary_steps(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bo
         const I own = is_inside(t, v, k);
         const V z = load(t.rows[k] + v), far = larger(own ? z : -z, (V){});
         const Power<F> power = alike ? inside : Power<F>::either(own, inside, outside);
-        store(t.step(INSIDE) + v, power.of(far, load(t.step(SOFT) + v)));
+        store(t.step(WRONG) + v, power.of(far, load(t.step(SOFT) + v)));
     }
 }
 
@@ -1464,7 +1464,7 @@ void forward_binary(Tile<F>& t, int64_t padded) {
         binary_steps(t, k, padded, entropy, focused);
         const bool simple = t.simple, masked = t.masked, sides = region || (focused && simple);
         const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
-        const F* focus = t.step(INSIDE);
+        const F* focus = t.step(WRONG);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
             Margin<F> y(t, v, k);
@@ -1498,7 +1498,7 @@ void backward_binary(Tile<F>& t, int64_t padded) {
         const bool focused = t.entropy() && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
         binary_steps(t, k, padded, focused, focused);
         const bool simple = t.simple, masked = t.masked;
-        const F* focus = t.step(INSIDE);
+        const F* focus = t.step(WRONG);
         const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]), ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
         const V tilt_inside = all(t.a[TP][k] - t.a[FN][k]), tilt_outside = all(t.a[TN][k] - t.a[FP][k]);
         for (int64_t v = 0; v < padded; v += L::N) {
@@ -1518,72 +1518,72 @@ void backward_binary(Tile<F>& t, int64_t padded) {
     }
 }
 
-// Any labels in [0, 1].
+// Any labels in [0, 1]. Whatever the sign of z, the likelier side has one entropy and one power, the other side the other;
+// only in the end it matters which of them is the class.
 
 template <class F>
 struct Sides {
     typedef typename Lanes<F>::V V;
-    V z, p, q;
+    typename Lanes<F>::I inside;  // is the class likelier than the rest?
+    V far, soft, likely, rare;    // |z|, and the two probabilities
 
     INLINE Sides(const Tile<F>& t, int64_t v, int64_t k) {
-        const V e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
-        z = load(t.rows[k] + v);
-        p = z >= (F)0 ? high : low;
-        q = z >= (F)0 ? low : high;
+        const V z = load(t.rows[k] + v);
+        inside = z > (F)0;
+        far = larger(z, -z);
+        soft = load(t.step(SOFT) + v);
     }
+    INLINE void find_probabilities(const Tile<F>& t, int64_t v) {
+        const V e = load(t.step(DECAY) + v);
+        likely = inverse((F)1 + e);
+        rare = e * likely;
+    }
+    INLINE V surprise() const { return smaller(soft + far, all(Lanes<F>::HUGE_LOG)); }  // of the rare side
 };
 
-// x^exponent, which was stored unless it is a simple power.
-template <class F>
-INLINE typename Lanes<F>::V focus_of(bool simple, const F* stored, typename Lanes<F>::V x, F exponent) {
-    if (exponent == 0) return all<F>(1);
-    return simple ? simple_power<F>(x, all(exponent)) : load(stored);
-}
+enum Focus { EVEN, SIMPLE, ALIKE, GENERAL };  // no exponent; 0, 1 or 2; one; two
 
 template <class F>
-INLINE void sigmoid_steps(Tile<F>& t, int64_t k, int64_t padded) {
-    LANES;
-    const F* z = t.rows[k];
-    decays(t, k, padded, t.entropy());
-    if (!t.entropy() || t.simple) return;
-    const Power<F> inside(t.gamma[k]), outside(t.rest_gamma[k]);
-    const F* soft = t.step(SOFT);
-    F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
-    const bool both = t.gamma[k] != 0 && t.rest_gamma[k] != 0;
-    if (both && t.gamma[k] == t.rest_gamma[k])
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const V x = load(z + v);
-            V likelier, other;
-            inside.of_both(larger(x, -x), load(soft + v), likelier, other);
-            store(q_power + v, x > (F)0 ? other : likelier);
-            store(p_power + v, x > (F)0 ? likelier : other);
+struct Exponents {  // of a channel: of q^gamma for the class, of p^rest_gamma for the rest
+    typedef typename Lanes<F>::V V;
+    F gamma, rest_gamma;
+    Focus focus;
+    Power<F> inside, outside;
+
+    INLINE Exponents(const Tile<F>& t, int64_t k)
+        : gamma(t.wants(CE) ? t.gamma[k] : 0), rest_gamma(t.wants(REST) ? t.rest_gamma[k] : 0),
+          focus(gamma == 0 && rest_gamma == 0 ? EVEN : t.simple ? SIMPLE : gamma == rest_gamma ? ALIKE : GENERAL),
+          inside(gamma), outside(rest_gamma) {}
+
+    // What is right is likely, and wrong what is rare; and the other way round.
+    INLINE V of_likely(const Sides<F>& y) const { return y.inside ? all(gamma) : all(rest_gamma); }
+    INLINE V of_rare(const Sides<F>& y) const { return y.inside ? all(rest_gamma) : all(gamma); }
+
+    // Powers of what is wrong in both cases.
+    INLINE void powers(const Sides<F>& y, V& of_rare_side, V& of_likely_side) const {
+        if (focus == SIMPLE) {
+            of_rare_side = simple_power<F>(y.rare, of_likely(y));
+            of_likely_side = simple_power<F>(y.likely, of_rare(y));
+        } else if (focus == ALIKE)
+            inside.of_both(y.far, y.soft, of_likely_side, of_rare_side);
+        else {
+            of_rare_side = Power<F>::either(y.inside, inside, outside).of(y.far, y.soft);
+            of_likely_side = Power<F>::either(y.inside, outside, inside).of((V){}, y.soft);
         }
-    else if (both)
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const V x = load(z + v), y = load(soft + v);
-            store(q_power + v, inside.of(larger(x, (V){}), y));
-            store(p_power + v, outside.of(larger(-x, (V){}), y));
-        }
-    else if (t.gamma[k] != 0)
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(q_power + v, inside.of(larger(load(z + v), (V){}), load(soft + v)));
-    else if (t.rest_gamma[k] != 0)
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(p_power + v, outside.of(larger(-load(z + v), (V){}), load(soft + v)));
-}
+    }
+};
 
 template <class F>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
-    const bool entropy = t.entropy(), region = t.region(), sides = region || (entropy && t.simple);
+    const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t k = 0; k < K; ++k) {
-        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
-        sigmoid_steps(t, k, padded);
-        const bool simple = t.simple, masked = t.masked;
-        const F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
+        decays(t, k, padded, entropy);
+        const Exponents<F> exponents(t, k);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
+            Sides<F> y(t, v, k);
             V in = load(t.labels[k] + v), out = (F)1 - in;
             if (masked) {
                 const V w = load(t.weight + v);
@@ -1591,21 +1591,24 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
             } else
                 count += (F)1;
             sums[LABELLED] += in;
-            V p = {}, q = {};
-            if (sides) {
-                const Sides<F> y(t, v, k);
-                p = y.p, q = y.q;
-            }
+            const V right = y.inside ? in : out, wrong = y.inside ? out : in;
+            if (region || exponents.focus == SIMPLE) y.find_probabilities(t, v);
             if (region) {
+                const V p = y.inside ? y.likely : y.rare, q = y.inside ? y.rare : y.likely;
                 sums[TP] += in * p;
                 sums[FP] += out * p;
                 sums[FN] += in * q;
                 sums[TN] += out * q;
             }
             if (!entropy) continue;
-            const V z = load(t.rows[k] + v), soft = load(t.step(SOFT) + v);
-            sums[CE] += in * focus_of(simple, q_power + v, q, gamma) * entropy_of<F>(soft, -z);
-            sums[REST] += out * focus_of(simple, p_power + v, p, rest_gamma) * entropy_of<F>(soft, z);
+            V likely = right * y.soft, rare = wrong * y.surprise();
+            if (exponents.focus != EVEN) {
+                V of_rare_side, of_likely_side;
+                exponents.powers(y, of_rare_side, of_likely_side);
+                likely *= of_rare_side, rare *= of_likely_side;
+            }
+            sums[CE] += y.inside ? likely : rare;
+            sums[REST] += y.inside ? rare : likely;
         }
         for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
         t.sums[SUMS * K] = count;
@@ -1615,27 +1618,30 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
 template <class F>
 void backward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
-    const bool entropy = t.entropy(), region = t.region();
+    const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t k = 0; k < t.c.channels; ++k) {
-        sigmoid_steps(t, k, padded);
-        const bool simple = t.simple, masked = t.masked;
-        const F *q_power = t.step(INSIDE), *p_power = t.step(OUTSIDE);
-        const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k], ce = t.a[CE][k], rest = t.a[REST][k];
+        const Exponents<F> exponents(t, k);
+        decays(t, k, padded, entropy && exponents.focus != EVEN);
+        const V ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
         const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
         for (int64_t v = 0; v < padded; v += L::N) {
-            const Sides<F> y(t, v, k);
+            Sides<F> y(t, v, k);
+            y.find_probabilities(t, v);
             const V in = load(t.labels[k] + v), out = (F)1 - in;
             V gradient = {};
             if (entropy) {
-                const V soft = load(t.step(SOFT) + v);
-                V up = y.p, down = y.q;
-                if (rest_gamma != 0)
-                    up = focus_of(simple, p_power + v, y.p, rest_gamma) * (rest_gamma * y.q * entropy_of<F>(soft, y.z) + up);
-                if (gamma != 0)
-                    down = focus_of(simple, q_power + v, y.q, gamma) * (gamma * y.p * entropy_of<F>(soft, -y.z) + down);
-                gradient = out * rest * up - in * ce * down;
+                V up = y.likely, down = y.rare;
+                if (exponents.focus != EVEN) {
+                    V of_rare_side, of_likely_side;
+                    exponents.powers(y, of_rare_side, of_likely_side);
+                    up = of_likely_side * (exponents.of_rare(y) * y.rare * y.surprise() + up);
+                    down = of_rare_side * (exponents.of_likely(y) * y.likely * y.soft + down);
+                }
+                up *= y.inside ? out * rest : in * ce;
+                down *= y.inside ? in * ce : out * rest;
+                gradient = y.inside ? up - down : down - up;
             }
-            if (region) gradient += (in * inner + out * outer) * y.p * y.q;
+            if (region) gradient += (in * inner + out * outer) * y.likely * y.rare;
             if (masked) gradient *= load(t.weight + v);
             store(t.out[k] + v, gradient);
         }
@@ -1872,6 +1878,7 @@ struct Slab {
     Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
     F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
     bool alike, in_place;        // does every voxel weigh 1, and are soft labels used where they are?
+    F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
     V* lanes;         // 2 K vectors of sums in float, to be added to those in double before they lose digits
     int64_t waiting;  // vectors of voxels that they hold
 
@@ -1890,13 +1897,14 @@ struct Slab {
         waiting = 0;
         alike = !m.weights.data && !m.ignores;
         in_place = m.dense && alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
-        for (int64_t i = 0; i < pitch; ++i) squared[i] = square(m.step[2], i, m.c);
+        for (int edge = 0; edge < 2; ++edge) square_a[edge] = square(m.step[0], edge), square_b[edge] = square(m.step[1], edge);
+        for (int64_t i = 0; i < pitch; ++i) squared[i] = i < m.c ? square(m.step[2], i == 0 || i == m.c - 1) : (F)0;
         for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
     }
 
-    static F square(double step, int64_t i, int64_t length) {
-        const double factor = i == 0 || i == length - 1 ? step : step / 2;
-        return i < length ? (F)(factor * factor) : (F)0;
+    static F square(double step, bool edge) {
+        const double factor = edge ? step : step / 2;
+        return (F)(factor * factor);
     }
 
     const char* row(const Masks::Volume& t, int64_t k, int64_t a, int64_t b) const {
@@ -2093,21 +2101,23 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
         const bool soft = m.dense && !s.in_place;
         for (int64_t a = from; soft && a < to; ++a)
             for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, weights(a, b), place(s.mask, a, b));
-        auto mask = [&](int64_t a, int64_t b) { return soft ? place(s.mask, a, b) : (const F*)s.row(m.labels, k, a, b); };
+        const F* origin = soft ? place(s.mask, 0, 0) : (const F*)s.row(m.labels, k, 0, 0);
+        const int64_t along_a = soft ? s.plane : m.labels.a, along_b = soft ? s.pitch : m.labels.b;
         for (int64_t a = begin; a < end; ++a)
             for (int64_t b = 0; b < m.b; ++b) {
-                const int64_t up = a > 0 ? a - 1 : 0, down = a < m.a - 1 ? a + 1 : a;
-                const int64_t left = b > 0 ? b - 1 : 0, right = b < m.b - 1 ? b + 1 : b;
-                const F square_a = Slab<F>::square(m.step[0], a, m.a), square_b = Slab<F>::square(m.step[1], b, m.b);
+                const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
+                const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
+                const F square_a = s.square_a[down - up < 2], square_b = s.square_b[right - left < 2];
                 if (!m.dense) {
-                    s.hard_row(weights(a, b), place(s.code, a, b), place(s.code, up, b), place(s.code, down, b),
-                               place(s.code, a, left), place(s.code, a, right), square_a, square_b, sums);
+                    const Int* here = place(s.code, a, b);
+                    s.hard_row(weights(a, b), here, here + up * s.plane, here + down * s.plane, here + left * s.pitch,
+                               here + right * s.pitch, square_a, square_b, sums);
                     continue;
                 }
-                F* here = place(s.mask, a, b);
-                if (s.in_place) here = s.padded(mask(a, b));
-                s.soft_row(weights(a, b), mask(a, b), here, mask(up, b), mask(down, b), mask(a, left), mask(a, right),
-                           square_a, square_b, k, sums);
+                const F* here = origin + a * along_a + b * along_b;
+                s.soft_row(weights(a, b), here, s.in_place ? s.padded(here) : here, here + up * along_a,
+                           here + down * along_a, here + left * along_b, here + right * along_b, square_a, square_b, k,
+                           sums);
             }
     }
     s.flush(sums);
