@@ -1879,8 +1879,10 @@ struct Slab {
     F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
     bool alike, in_place;        // does every voxel weigh 1, and are soft labels used where they are?
     F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    V* lanes;         // 2 K vectors of sums in float, to be added to those in double before they lose digits
-    int64_t waiting;  // vectors of voxels that they hold
+    V* lanes;         // 2 K vectors of sums, to be added to `totals`, which are in double, before they lose digits
+    double* totals;
+    int64_t waiting;  // vectors of voxels that the lanes hold
+    static const int64_t MOST_WAITING = 64;
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
 
@@ -1893,7 +1895,9 @@ struct Slab {
         mask = (F*)(code + all_planes);
         squared = mask + all_planes;
         lanes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
+        totals = (double*)(lanes + 2 * m.channels);
         for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
+        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
         waiting = 0;
         alike = !m.weights.data && !m.ignores;
         in_place = m.dense && alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
@@ -1970,7 +1974,7 @@ struct Slab {
 
     // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
     void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
-                  F square_a, F square_b, int64_t k, double* sums) {
+                  F square_a, F square_b, int64_t k) {
         const bool inverse = in_place && k == 0 && m.channels > 1;
         V volume = {}, surface = {};
         auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
@@ -1991,7 +1995,7 @@ struct Slab {
         lanes[k] += volume;
         lanes[m.channels + k] += surface;
         waiting += m.c / L::N + 1;
-        if (waiting >= 512) flush(sums);
+        if (waiting >= MOST_WAITING) flush();
     }
 
     F* padded(const F* from) {  // a row with its ends repeated once beyond them
@@ -2038,7 +2042,7 @@ struct Slab {
                     const I inside = inverse && k == 0 ? own != 0 : own == k;
                     lanes[k] += inside ? weight : (V){};
                 }
-            if (++waiting == 512) flush(sums);
+            if (++waiting == MOST_WAITING) flush();
             I a0 = codes(up + c), a1 = codes(down + c), b0 = codes(left + c), b1 = codes(right + c);
             I c0 = codes(here + c - 1), c1 = codes(here + c + 1);
             if (!any((a0 != a1) | (b0 != b1) | (c0 != c1))) continue;
@@ -2061,18 +2065,23 @@ struct Slab {
         return (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
 
-    void flush(double* sums) {
-        for (int64_t k = 0; k < 2 * m.channels; ++k) {
-            for (int i = 0; i < L::N; ++i) sums[k] += lanes[k][i];
-            lanes[k] = (V){};
-        }
+    void flush() {
+        const F* from = (const F*)lanes;
+        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] += from[i];
+        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
         waiting = 0;
+    }
+
+    void add_up(double* sums) {
+        flush();
+        for (int64_t k = 0; k < 2 * m.channels; ++k)
+            for (int i = 0; i < L::N; ++i) sums[k] += totals[k * L::N + i];
     }
 };
 
 int64_t slab_bytes(const Masks& m) {
     const int64_t pitch = m.twice ? Slab<double>::pitch_of(m) : Slab<float>::pitch_of(m);
-    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 2 * m.channels * UNIFOCAL_BYTES + 256;
+    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
 }
 
 template <class F>
@@ -2116,11 +2125,10 @@ void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
                 }
                 const F* here = origin + a * along_a + b * along_b;
                 s.soft_row(weights(a, b), here, s.in_place ? s.padded(here) : here, here + up * along_a,
-                           here + down * along_a, here + left * along_b, here + right * along_b, square_a, square_b, k,
-                           sums);
+                           here + down * along_a, here + left * along_b, here + right * along_b, square_a, square_b, k);
             }
     }
-    s.flush(sums);
+    s.add_up(sums);
 }
 
 #undef LANES

@@ -1,0 +1,95 @@
+"""Volume and surface of masks: the engines of the CPU against the definition in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from unifocal.sums import mask_sums
+from unifocal.sums.engines import ENGINES
+
+SHAPES = [(1,), (37,), (1, 9), (33, 6), (16, 48), (130, 70), (1, 1, 5), (3, 1, 40), (9, 17, 33), (5, 21, 96), (2, 3, 4, 5)]
+KINDS = ["blob", "shuffled", "empty", "full", "soft", "one-hot"]
+DTYPES = {"blob": torch.int64, "shuffled": torch.uint8, "empty": torch.bool, "full": torch.int16}
+
+
+def of_kind(kind: str, channels: int, shape: tuple[int, ...]) -> Tensor:
+    """Labels of two images, (2, *shape) or (2, channels, *shape)."""
+    draw = torch.Generator().manual_seed(math.prod(shape) + channels)
+    classes = max(channels, 2)
+    if kind in ("soft", "one-hot"):
+        soft = torch.rand((2, channels, *shape), generator=draw)
+        return soft if kind == "soft" else (soft > 0.7).to(torch.uint8)
+    labels = torch.zeros((2, *shape), dtype=torch.int64)
+    if kind == "shuffled":
+        labels = torch.randint(0, classes, (2, *shape), generator=draw)
+    elif kind == "full":
+        labels += classes - 1
+    elif kind == "blob":
+        for c in range(1, classes):
+            inside = tuple(slice(c * n // (classes + 1), (c * n + n) // (classes + 1) + 1) for n in shape)
+            labels[(slice(None), *inside)] = c
+    return labels.to(DTYPES[kind] if classes == 2 or kind != "empty" else torch.uint8)
+
+
+def serving(engine: str, shape: tuple[int, ...]) -> None:
+    labels = torch.zeros((1, 1, *shape))
+    if reason := ENGINES[engine].why_not(labels, labels, None, None):
+        pytest.skip(f"{engine}: {reason}")
+
+
+@pytest.mark.parametrize("weighting", ["even", "weighted", "ignored"])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("engine", ["native", "aten"])
+def test_masks_are_those_of_the_definition(engine, shape, kind, channels, weighting):
+    serving(engine, shape)
+    labels = of_kind(kind, channels, shape)
+    dense = kind in ("soft", "one-hot")
+    if weighting == "ignored" and (kind == "soft" or labels.dtype == torch.bool):
+        pytest.skip("no label is left to mark what is ignored")
+    draw = torch.Generator().manual_seed(7)
+    weights = torch.rand((2, *shape), generator=draw).mul(3).sub(1).clamp_min(0) if weighting == "weighted" else None
+    ignored = 77 if weighting == "ignored" else None
+    if ignored:
+        hidden = torch.rand((2, *shape), generator=draw) < 0.2
+        labels = torch.where(hidden[:, None] if dense else hidden, torch.tensor(ignored, dtype=labels.dtype), labels)
+    spacing = (0.7, 1.3, 2.0, 1.0)[: len(shape)]
+    for dtype, tolerance in ((torch.float32, 2e-6), (torch.float64, 1e-12)):
+        arguments = labels.to(dtype) if kind == "soft" else labels, weights, channels, ignored, spacing, dtype
+        double = (labels.double() if kind == "soft" else labels, *arguments[1:5], torch.float64)
+        for found, expected in zip(mask_sums(*arguments, engine), mask_sums(*double, "reference"), strict=True):
+            assert found.dtype == dtype
+            scale = expected.abs().max().item() * 1e-7 if dtype == torch.float32 else 0
+            torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=scale)
+
+
+@pytest.mark.parametrize("engine", ["native", "aten"])
+def test_labels_are_read_where_they_lie(engine):
+    serving(engine, (4, 4, 4))
+    wide = torch.rand(2, 9, 11, 20, 3)
+    soft = wide.movedim(-1, 1)[..., 2:18]  # channels last, and cropped
+    hard = (wide[..., 0] * 3).to(torch.int32).transpose(1, 3)
+    for labels in (soft, hard):
+        arguments = (None, 3, None, (1.0, 1.0, 1.0), torch.float32)
+        for found, expected in zip(
+            mask_sums(labels, *arguments, engine), mask_sums(labels.contiguous(), *arguments, "reference"), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-5)
+
+
+def test_the_same_bits_from_any_number_of_threads():
+    serving("native", (4, 4, 4))
+    before = torch.get_num_threads()
+    labels = (torch.randint(0, 3, (2, 40, 50, 60)), torch.rand(2, 3, 40, 50, 60))
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append([t for y in labels for t in mask_sums(y, None, 3, None, (1.0,) * 3, torch.float32, "native")])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
