@@ -456,3 +456,22 @@ def test_meta_tensors_give_shape_and_dtype():
     """On a device without values there are none to check; what is left works, or says that it does not."""
     logits, labels = z().to("meta"), y().to("meta")
     explained(lambda: torch.zeros(CrossEntropyLoss(reduction="none")(logits, labels).shape), "meta")
+
+
+def test_soft_labels_that_were_resampled_may_lie_an_ulp_outside():
+    loss = unifocal.DiceCELoss()
+    labels = torch.tensor([[[1.0000001, -1e-9], [-1e-7, 1.0]]])
+    assert loss(torch.zeros(1, 2, 2), labels).isfinite()
+    with pytest.raises(ValueError, match="they range from -1e-07 to 1.0001"):
+        loss(torch.zeros(1, 2, 2), torch.tensor([[[1.0001, 0.0], [-1e-7, 1.0]]]))
+
+
+def test_numbers_that_no_float32_holds_are_refused():
+    with pytest.raises(ValueError, match="within the range of float32"):
+        unifocal.DiceLoss()(
+            torch.zeros(1, 2, 1), torch.zeros(1, 1, dtype=torch.long), torch.tensor([[1e39]], dtype=torch.float64)
+        )
+    with pytest.raises(TypeError, match="voxel_weights must be a dense tensor of real numbers"):
+        weights = torch.ones(1, 1).to(torch.float8_e4m3fn)
+        unifocal.DiceLoss()(torch.zeros(1, 2, 1), torch.zeros(1, 1, dtype=torch.long), weights)
+    assert unifocal.FocalLoss(gamma=1e39)(torch.zeros(1, 2, 1), torch.zeros(1, 1, dtype=torch.long)).item() == 0

@@ -342,3 +342,23 @@ def test_adaptive_focal_gives_one_channel_the_value_of_two_under_voxel_weights()
     one = unifocal.AdaptiveFocalLoss(activation="sigmoid")(x, labels, weights)
     two = unifocal.AdaptiveFocalLoss(activation="softmax")(torch.cat([torch.zeros_like(x), x], 1), labels, weights)
     agrees(one, two.numpy())
+
+
+@pytest.mark.parametrize("engine", ["auto", "aten", "reference"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_that_no_voxel_has_is_skipped_whatever_the_weights(engine, seed):
+    """Not by a difference of sums, which rounding leaves at something else than 0."""
+    draw = torch.Generator().manual_seed(seed)
+    weights = torch.rand((64, 3), generator=draw).t()
+    labels, logits = torch.ones((3, 64), dtype=torch.long), torch.randn((3, 2, 64), generator=draw)
+    loss = unifocal.DiceLoss(activation="sigmoid", absent="skip", engine=engine)
+    double = unifocal.DiceLoss(activation="sigmoid", absent="skip", engine="reference")
+    expected = double(logits.double(), labels, weights.double())
+    torch.testing.assert_close(loss(logits, labels, weights).double(), expected, rtol=1e-5, atol=0)
+
+
+def test_one_voxel_of_background_in_a_huge_image_is_a_class():
+    labels = torch.ones((1, 2**25 + 2), dtype=torch.uint8)
+    labels[0, 5] = 0
+    value = unifocal.DiceLoss(absent="skip")(torch.zeros(1, 1, labels.shape[1]), labels)
+    assert value.item() == pytest.approx((1 / 3 + 1) / 2, rel=1e-4)

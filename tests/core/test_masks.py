@@ -9,7 +9,19 @@ from torch import Tensor
 from unifocal.sums import mask_sums
 from unifocal.sums.engines import ENGINES
 
-SHAPES = [(1,), (37,), (1, 9), (33, 6), (16, 48), (130, 70), (1, 1, 5), (3, 1, 40), (9, 17, 33), (5, 21, 96), (2, 3, 4, 5)]
+SHAPES = [
+    (1,),
+    (37,),
+    (1, 9),
+    (33, 6),
+    (16, 48),
+    (130, 70),
+    (1, 1, 5),
+    (3, 1, 40),
+    (9, 17, 33),
+    (5, 21, 96),
+    (2, 3, 4, 5),
+]
 KINDS = ["blob", "shuffled", "empty", "full", "soft", "one-hot"]
 DTYPES = {"blob": torch.int64, "shuffled": torch.uint8, "empty": torch.bool, "full": torch.int16}
 

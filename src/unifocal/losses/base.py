@@ -116,8 +116,9 @@ class SegmentationLoss(nn.Module, ABC):
 
         Returns a scalar, or (N,) with reduction="none", in float32 (float64 for float64 logits).
         Raises TypeError or ValueError for a wrong shape, dtype or value. Values are checked on the CPU; on a GPU,
-        where that would stall it, only if the environment variable UNIFOCAL_CHECK is 1. There a label that names no
-        class counts as a voxel of none.
+        where that would stall it, only if the environment variable UNIFOCAL_CHECK is 1; and not where they cannot be
+        looked at, while a graph is compiled or exported and under `torch.func`. There a label that names no class
+        counts as a voxel of none.
         """
         x = read_inputs(logits, labels, voxel_weights, self.activation, self.ignore_index, self.against_rest)
         channels = x.logits.shape[1]
@@ -191,18 +192,12 @@ class SegmentationLoss(nn.Module, ABC):
         entropies = classes if "ce" in self.wants else 0
         ce, *regions = values.split_with_sizes([entropies, *((0, 0, 0) if self.wants == ENTROPY else (classes, 1, 1))])
         images: Tensor | None = None
-        present: Tensor | None = None
-        if self.absent == "skip":
-            present = torch.stack((voxels - labelled, labelled)) if split else labelled[None]
-            present = present.sum(1, keepdim=True) if self.batch else present
         if self.batch and self.wants != ENTROPY:
             regions = [part.sum(1, keepdim=True) for part in regions]
         if processes > 1:
             images = (voxels > 0).sum(dtype=labelled.dtype)
-            parts = [*(regions if self.wants != ENTROPY else []), *([] if present is None else [present]), images]
-            *parts, images = _over_processes(*parts)
-            regions = parts[:3] if self.wants != ENTROPY else regions
-            present = None if present is None else parts[-1]
+            *parts, images = _over_processes(*(regions if self.wants != ENTROPY else []), images)
+            regions = parts or regions
         tp, fp, fn = regions
         weights = self._weights(channels, index, split)
         counted = weights
@@ -210,8 +205,9 @@ class SegmentationLoss(nn.Module, ABC):
             counted = tuple([w * (i != 0) for w, i in zip(weights, index, strict=True)])
         total = sum(counted)
         share: Factors = tuple([w / total if total else 0.0 for w in counted])
-        if present is not None:
-            share = constant(counted, labelled.dtype, labelled.device).view(-1, 1, channels) * (present > 0)
+        if self.absent == "skip" and self.wants != ENTROPY:
+            volumes = tp + (torch.cat((fn, fp)) if split else fn)  # exactly 0 of a class that no voxel has
+            share = constant(counted, labelled.dtype, labelled.device).view(-1, 1, channels) * (volumes > 0)
             share = share / share.sum((0, 2), keepdim=True).clamp_min(1e-30)
         return ClassSums(ce, tp, fp, fn, labelled, voxels, index, weights, share, self.smooth), images
 

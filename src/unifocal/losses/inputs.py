@@ -49,13 +49,13 @@ def plain(x: T) -> T:
 
 
 def _is_dense(x: object) -> bool:
-    return isinstance(x, Tensor) and x.layout == torch.strided
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_quantized
 
 
 def describe(x: object) -> str:
     if isinstance(x, Tensor):
         if not _is_dense(x):
-            return f"a {str(x.layout).removeprefix('torch.')} tensor"
+            return f"a {'quantized' if x.is_quantized else str(x.layout).removeprefix('torch.')} tensor"
         return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
     return f"{type(x).__name__}"
 
@@ -148,7 +148,7 @@ def _read_ignore_index(labels: Tensor, dense: bool, ignore_index: int) -> int | 
 
 def _read_weights(logits: Tensor, weights: Tensor) -> Tensor:
     n, _, *spatial = logits.shape
-    if not _is_dense(weights) or weights.is_complex():
+    if not _is_dense(weights) or weights.is_complex() or (weights.is_floating_point() and weights.dtype not in _FLOATS):
         raise TypeError(f"voxel_weights must be a dense tensor of real numbers; got {describe(weights)}.")
     if tuple(weights.shape) == (n, 1, *spatial):
         weights = weights[:, 0]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..sums import FOREIGN, UNBALANCED, Activation, has_memory, signed
 
-_SLACK = 1e-2  # how far given probabilities and soft labels may be off, as bfloat16 ones are
+_SLACK = 1e-2  # how far given probabilities, and sums of soft labels, may be off, as bfloat16 ones are
+_EDGE = 1e-5  # how far soft labels may lie outside of [0, 1], as those that were resampled do
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ def check_values(x: Inputs, against_rest: bool) -> None:
         return
     if x.voxel_weights is not None:
         low, high = _range(x.voxel_weights, None)
-        if not 0 <= low <= high < float("inf"):
-            raise ValueError(f"voxel_weights must be finite and not negative; they range from {low:g} to {high:g}.")
+        if not 0 <= low <= high <= torch.finfo(torch.promote_types(x.logits.dtype, torch.float32)).max:
+            raise ValueError(
+                "voxel_weights must be finite and not negative, and within the range of float32 unless the logits are "
+                f"float64; they range from {low:g} to {high:g}."
+            )
     if x.activation == "none":
         _check_probabilities(x, exclusive=not against_rest)
 
@@ -138,10 +142,10 @@ def _check_soft_labels(x: Inputs, exclusive: bool) -> None:
     labels, _ = signed(x.labels, None)
     if labels.dtype != torch.bool:
         low, high = _range_of_channels(labels, counts)
-        if (low <= high and not 0 <= low <= high <= 1) or low != low:
+        if (low <= high and not -_EDGE <= low <= high <= 1 + _EDGE) or low != low:
             advice = "If they are a mask of 0 and 255 pass labels > 0. " if x.logits.shape[1] == 1 else ""
             raise ValueError(
-                f"one-hot or soft labels must lie in [0, 1]; they range from {low:g} to {high:g}. {advice}"
+                f"one-hot or soft labels must lie in [0, 1]; they range from {low:.7g} to {high:.7g}. {advice}"
                 "Class indices go in as integers of shape (N, *spatial)."
             )
     if exclusive and x.logits.shape[1] > 1:

@@ -40,6 +40,9 @@ Exponent = float | Sequence[float] | Tensor
 Engine = Literal["auto", "reference", "aten", "native", "triton"]
 
 
+_LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in float32
+
+
 @dataclass(frozen=True)
 class VoxelSums:
     """Sums over the valid voxels of each image, per channel, each channel read as "this class against the rest".
@@ -160,4 +163,5 @@ def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tens
     """An exponent as a tensor that broadcasts to (N, K)."""
     if isinstance(gamma, Tensor):
         return gamma.to(dtype=dtype, device=device)
-    return constant((gamma,) if isinstance(gamma, float) else tuple(gamma), dtype, device)
+    given = (gamma,) if isinstance(gamma, float) else gamma
+    return constant(tuple([min(g, _LARGEST_EXPONENT) for g in given]), dtype, device)

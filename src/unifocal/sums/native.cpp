@@ -1,5 +1,5 @@
-// The sums of README.md and their gradient on a CPU, for `native.py`. No torch headers and no Python in here: two C
-// functions take one array of 64-bit integers, laid out as struct Call.
+// The sums of README.md and their gradient on a CPU, and those of masks.py, for `native.py`. No torch headers and no Python
+// in here: C functions take one array of 64-bit words, laid out as struct Call or struct Masks.
 //
 // The file includes itself once for every instruction set; the widest that the processor has is chosen at run time.
 // Work is cut into blocks of a fixed number of voxels, whose sums are added in a fixed order: results do not depend on
@@ -268,7 +268,7 @@ struct Lanes<float> {
     static const int N = UNIFOCAL_BYTES / 4, MANTISSA = 23, BIAS = 127;
     static constexpr Int SQRT_HALF = 0x3f3504f3, MASK = 0x7fffff, MAGIC_BITS = 0x4b400000;
     static constexpr float MAGIC = 12582912.0f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -126.0f,
-                           TINY = 1e-30f, HUGE_LOG = 1e27f;
+                           TINY = 1e-30f, HUGE_LOG = 9.381830738e26f;
 };
 
 template <>
@@ -281,7 +281,7 @@ struct Lanes<double> {
     static const int N = UNIFOCAL_BYTES / 8, MANTISSA = 52, BIAS = 1023;
     static constexpr Int SQRT_HALF = 0x3fe6a09e667f3bcd, MASK = 0xfffffffffffff, MAGIC_BITS = 0x4338000000000000;
     static constexpr double MAGIC = 6755399441055744.0, LN2_HIGH = 0.693145751953125, LN2_LOW = 1.42860682030941723e-6,
-                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 1e290;
+                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 6.002067730736031e215;
 };
 
 #define LANES                              \
@@ -719,7 +719,7 @@ struct Tile {
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
     const F** labels;  // the same of dense labels, in g
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
-    Int* label;        // channel of each voxel's class, -1 for none, -2 where it is no class
+    Int* label;        // channel of each voxel's class; -1: none, as the rest of one channel; -2: the label is no class
     const char* classes;  // where those were read, and how far apart they are
     int64_t class_bytes;
     F *weight, *steps;
@@ -941,8 +941,8 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
 // Few channels, known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
 // As one long chain of dependent instructions would wait for itself, each part of it has a loop of its own, and keeps
 // for every voxel in steps:
-enum Step { Q, P, SCALE, LOG_SUM, FAR, FARTHER, GAMMA, BASE };  // FAR: top - z of the own, FARTHER: of the other channel, and
-// then q^gamma
+// FAR is top - z of the own channel; FARTHER that of the other one, until q^gamma takes its place.
+enum Step { Q, P, SCALE, LOG_SUM, FAR, FARTHER, GAMMA, BASE };
 
 template <class F, int K>
 INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused, bool based) {
@@ -1406,8 +1406,9 @@ INLINE void decays(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
         for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit(load(t.step(DECAY) + v)));
 }
 
+// -log of the probability that the logit `against` speaks against
 template <class F>
-INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes<F>::V against) {  // `against`: the side
+INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes<F>::V against) {
     return smaller(soft + larger(against, (typename Lanes<F>::V){}), all(Lanes<F>::HUGE_LOG));
 }
 
