@@ -462,7 +462,7 @@ def test_soft_labels_that_were_resampled_may_lie_an_ulp_outside():
     loss = unifocal.DiceCELoss()
     labels = torch.tensor([[[1.0000001, -1e-9], [-1e-7, 1.0]]])
     assert loss(torch.zeros(1, 2, 2), labels).isfinite()
-    with pytest.raises(ValueError, match="they range from -1e-07 to 1.0001"):
+    with pytest.raises(ValueError, match=r"they range from -1e-07 to 1\.0001"):
         loss(torch.zeros(1, 2, 2), torch.tensor([[[1.0001, 0.0], [-1e-7, 1.0]]]))
 
 

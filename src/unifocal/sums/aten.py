@@ -2,11 +2,12 @@
 
 It is the arithmetic of README.md on blocks that stay in the cache, in operations that PyTorch does quickly there:
 labels as a one-hot of floats, as a mask of bools costs several times as much, and matrix products over the channels.
-Inside a block the sums are in the dtype of the arithmetic, across blocks in float64. There are three ways through one:
+Inside a block the sums are in the dtype of the arithmetic, across blocks in float64. There are four ways through one:
 
     classes   softmax and class indices: beyond the exponentials, all is per voxel rather than per voxel and channel
     sided     sigmoid and labels of 0 or 1: of the two entropies a voxel has one, that of the side it is on; and softmax
               over two channels, which is the sigmoid of their difference
+    entropies sigmoid and soft labels where only entropies are wanted: all from the logarithms of both sides
     shared    soft labels, softmax against the rest, and given probabilities: the general formulas
 
 On a CPU these are tried as if no logit were extreme. Where that matters something becomes infinite or NaN, with it
@@ -120,6 +121,8 @@ def _way(x: Tensor, labels: Tensor, form: Form) -> Way:
         return (_classes_sums, _classes_gradient) if x.shape[1] != 2 or x.is_cuda else (_pair_sums, _pair_gradient)
     if form.activation == "sigmoid" and (labels.ndim == 2 or not labels.is_floating_point()):
         return _sided_sums, _sided_gradient
+    if form.activation == "sigmoid" and not _has_region(form):
+        return _entropies_sums, _entropies_gradient
     return _shared_sums, _shared_gradient
 
 
@@ -439,6 +442,49 @@ def _pair_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
     torch.neg(out[:, 1:], out=out[:, :1])
 
 
+# --- sigmoid, soft labels and entropies alone ---------------------------------------------------------------------
+
+
+def _logs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p and -log q of a sigmoid; finite where x is not, as times no voxel they must be 0."""
+    most = torch.finfo(x.dtype).max ** 0.7
+    below, above = x.clamp(-most, 0), x.clamp(0, most)
+    common = torch.sub(below, above).exp_().log1p_()  # that of the likelier side
+    return torch.sub(common, below, out=below), above.add_(common)
+
+
+def _in_a_column(gamma: Exponent, x: Tensor) -> float | Tensor:
+    return x.new_tensor(gamma).unsqueeze(-1) if isinstance(gamma, tuple) else gamma
+
+
+def _entropies_sums(b: _Block, form: Form) -> list[Tensor]:
+    log_p, log_q = _logs(b.x)
+    if _is_focused(b):
+        inside = (log_q * -_in_a_column(b.gamma, b.x)).exp_().mul_(log_p)
+        outside = log_p.mul_(-_in_a_column(b.rest_gamma, b.x)).exp_().mul_(log_q)
+    else:
+        inside, outside = log_p, log_q.clone()
+    if b.w is not None:
+        inside, outside = inside.mul_(b.w), outside.mul_(b.w)
+    rest = torch.sub(1, b.g, out=log_q)
+    sums = {"ce": inside.mul_(b.g).sum(2), "rest": outside.mul_(rest).sum(2)}
+    return [*(sums[name] for name in form.wanted), (b.g if b.w is None else b.g * b.w).sum(2)]
+
+
+def _entropies_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
+    if not _is_focused(b):
+        _shared_gradient(b, form, a, out)
+        return
+    log_p, log_q = _logs(b.x)
+    p, q = log_p.neg().exp_(), log_q.neg().exp_()
+    gamma, rest_gamma = _in_a_column(b.gamma, b.x), _in_a_column(b.rest_gamma, b.x)
+    torch.mul(log_p, p, out=out).mul_(gamma).add_(q)
+    log_p.mul_(-rest_gamma).exp_()
+    q.mul_(log_q).mul_(rest_gamma).add_(p).mul_(log_p)  # how fast -log q rises
+    out.mul_(log_q.mul_(-gamma).exp_()).mul_(b.g).mul_(-a["ce"])  # how fast -log p does
+    out.addcmul_(torch.sub(1, b.g, out=p).mul_(a["rest"]), q)
+
+
 # --- the general formulas ------------------------------------------------------------------------------------------
 
 
@@ -466,12 +512,10 @@ def _shared(b: _Block, form: Form, logs: bool) -> _Shared:
         p = b.x.clamp(reference.CLIP, 1 - reference.CLIP)
         return _Shared(p, 1 - p, *((p.log().neg_(), p.neg().log1p_().neg_()) if logs else ()))
     if form.activation == "sigmoid":
-        p, q = torch.sigmoid(b.x), torch.sigmoid(-b.x)
-        return _Shared(p, q, *(_logs(b.x, p, q) if logs else ()))
+        return _Shared(*_odds(b.x, b.careful), *(_logs(b.x) if logs else ()))
     if _is_pair(b, form):  # each is the complement of the other
         lead = b.x[:, 1:] - b.x[:, :1]
-        p, q = torch.sigmoid(lead), torch.sigmoid(-lead)
-        found = [(q, p)] + ([_logs(lead, p, q)[::-1]] if logs else [])
+        found = [_odds(lead, b.careful)[::-1]] + ([_logs(lead)[::-1]] if logs else [])
         rows = [torch.cat((first, second, first), 1) for first, second in found]
         return _Shared(*(part for row in rows for part in (row[:, :2], row[:, 1:])))
     x = b.x - b.x.amax(1, keepdim=True)
@@ -479,16 +523,20 @@ def _shared(b: _Block, form: Form, logs: bool) -> _Shared:
     others = _others(e)
     least = others.amin(1, keepdim=True)  # that of the largest e, which is 1
     scale = (e[:, :1] + others[:, :1]).reciprocal_()
-    log_p = _finite(torch.sub(least.log1p_(), x, out=x)) if logs else None
+    log_p = torch.sub(least.log1p_(), x, out=x) if logs else None
+    if log_p is not None and b.careful:
+        _finite(log_p)
     log_q = reference.voxels(b.x, form).log_q if logs and "rest" in form.wanted else None
     return _Shared(e.mul_(scale), others.mul_(scale), log_p, log_q)
 
 
-def _logs(x: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """-log p and -log q of a sigmoid; finite where x is not, as times no voxel they must be 0."""
-    most = torch.finfo(x.dtype).max ** 0.7
-    common = torch.minimum(p, q).neg_().log1p_().neg_()
-    return common - x.clamp(-most, 0), x.clamp(0, most).add_(common)
+def _odds(x: Tensor, careful: bool) -> tuple[Tensor, Tensor]:
+    """p and q of a sigmoid."""
+    if careful:
+        return torch.sigmoid(x), torch.sigmoid(-x)
+    ratio = x.exp()  # p / q
+    q = (ratio + 1).reciprocal_()
+    return ratio.mul_(q), q
 
 
 def _focused(log_p: Tensor | None, q: Tensor, log_q: Tensor | None, gamma: Exponent, form: Form) -> Tensor:
@@ -578,3 +626,5 @@ def _shared_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
         out.mul_(q).addcmul_(p, others, value=-1)
     elif form.activation == "none":
         out.div_(p).div_(q)
+    if not b.careful and not isfinite(out.sum()):
+        _shared_gradient(b._replace(careful=True), form, a, out)

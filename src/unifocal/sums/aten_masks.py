@@ -53,17 +53,17 @@ def masks(
         for first in range(0, channels, together):
             some = slice(first, first + together)
             if dense:
-                mask = label[:, some].to(dtype, copy=True, memory_format=torch.contiguous_format)
+                mask = label[:, some].to(dtype).contiguous()
             else:
                 own = classes[some]
                 mask = torch.eq(label, own, out=own.new_empty((label.shape[0], len(own), *label.shape[2:])))
             if channels > 1 and first == 0:
-                torch.sub(1, mask[:, :1], out=mask[:, :1])
+                mask = torch.cat((1 - mask[:, :1], mask[:, 1:]), 1) if mask.shape[1] > 1 else 1 - mask
             if w is not None:
                 mask = counted(mask, w)
             volume[images, some].add_(_sum(mask[:, :, inner], weight))
             if mask.is_cuda or not _is_constant(mask, dense):
-                surface[images, some].add_(_sum(_slope(mask, steps)[:, :, inner], weight))
+                surface[images, some].add_(_sum(_slope(mask, steps, inner), weight))
     return volume.to(dtype), surface.to(dtype), voxels.to(dtype)
 
 
@@ -91,15 +91,34 @@ def _is_constant(mask: Tensor, soft: bool) -> bool:
     return total == 0 or (not soft and total == mask.numel())
 
 
-def _slope(mask: Tensor, steps: Sequence[float]) -> Tensor:
-    """|∇ mask|: central differences inside, one-sided ones at both ends of an axis."""
-    squares = torch.full_like(mask, _FLOOR**2)
+def _slope(mask: Tensor, steps: Sequence[float], inner: slice) -> Tensor:
+    """|∇ mask| of the inner rows: central differences inside, one-sided ones at both ends of an axis."""
+    rows = mask[:, :, inner].contiguous()
+    twice, squares = torch.empty_like(rows), torch.full_like(rows, _FLOOR**2)
     for axis, step in enumerate(steps, start=2):
-        size = mask.shape[axis]
-        if size > 2:
-            d = mask.narrow(axis, 2, size - 2) - mask.narrow(axis, 0, size - 2)
-            squares.narrow(axis, 1, size - 2).addcmul_(d, d, value=(step / 2) ** 2)
-        for i, j in ((0, 1), (size - 1, size - 2)) if size > 1 else ():  # of a slab's ends, those inside are not summed
-            d = mask.select(axis, j) - mask.select(axis, i)
-            squares.select(axis, i).addcmul_(d, d, value=step**2)
+        if mask.shape[axis] > 1:
+            _twice_difference(mask, inner, twice) if axis == 2 else _twice_difference_in_rows(rows, axis, twice)
+            squares.addcmul_(twice, twice, value=(step / 2) ** 2)
     return squares.sqrt_().sub_(_FLOOR)
+
+
+def _twice_difference(mask: Tensor, inner: slice, out: Tensor) -> None:
+    """What follows a row less what precedes it; at an end, twice the difference to the only neighbour."""
+    last = mask.shape[2] - 1
+    if inner.start == 0:
+        torch.sub(mask[:, :, 1], mask[:, :, 0], out=out[:, :, 0]).mul_(2)
+    if inner.stop == last + 1:
+        torch.sub(mask[:, :, last], mask[:, :, last - 1], out=out[:, :, -1]).mul_(2)
+    low, high = max(inner.start, 1), min(inner.stop, last)
+    if low < high:
+        between = out[:, :, low - inner.start : high - inner.start]
+        torch.sub(mask[:, :, low + 1 : high + 1], mask[:, :, low - 1 : high - 1], out=between)
+
+
+def _twice_difference_in_rows(rows: Tensor, axis: int, out: Tensor) -> None:
+    """The same along another axis, as if all were one long row for speed; what crossed an end is then replaced."""
+    step, last = rows.stride(axis), rows.shape[axis] - 1
+    line = rows.view(-1)
+    torch.sub(line[2 * step :], line[: -2 * step], out=out.view(-1)[step:-step])
+    for end, i, j in (0, 0, 1), (last, last - 1, last):
+        torch.sub(rows.select(axis, j), rows.select(axis, i), out=out.select(axis, end)).mul_(2)
