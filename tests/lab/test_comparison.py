@@ -13,8 +13,8 @@ from tiny import make_tiny, read_data, write_data
 
 from unifocal.lab import pictures, storage
 from unifocal.lab.comparison import check_losses, compare, explain
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
-from unifocal.lab.layouts import read_dataset
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
 from unifocal.lab.results import COLUMNS, read_table, summarise

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from unifocal.lab.describe import describe
-from unifocal.lab.layouts import read_dataset
+from unifocal.lab.data.describe import describe
+from unifocal.lab.data.reading import read_dataset
 
 
 def shown(description) -> str:
@@ -44,8 +44,8 @@ def test_counted_by_hand(tmp_path):
     spread = lesion.spread_where_present
     assert spread is not None
     assert (spread.min, spread.median, spread.max) == pytest.approx((10, 20, 40))
-    assert (found.width.min, found.width.median, found.width.max) == (10, 15, 20)
-    assert (found.height.min, found.height.median, found.height.max) == (10, 10, 30)
+    assert (found.size["width"].min, found.size["width"].median, found.size["width"].max) == (10, 15, 20)
+    assert (found.size["height"].min, found.size["height"].median, found.size["height"].max) == (10, 10, 30)
     assert (found.cases, found.empty, found.several_masks) == (4, 1, 0)
     assert (found.given_groups, found.alike_groups, found.fold_groups) == (3, 4, 3)
     assert found.diagnoses == {}
