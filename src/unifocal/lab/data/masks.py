@@ -13,7 +13,8 @@ from unifocal.lab.data.images import read_mask_values
 from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.errors import LabError
 
-BLOCK = 1 << 20  # voxels looked at together: a large volume is mostly background, and such blocks are done at once
+BLOCK = 1 << 16  # voxels looked at together: a large volume is mostly background, and such blocks are done at once
+STRANGE = 254  # stands for the class of a value that is not known
 
 
 def read_mask(case: Case, dataset: Dataset) -> NDArray[np.uint8]:
@@ -49,21 +50,26 @@ def to_classes(values: NDArray[Any], known: Mapping[int, int], path: Path) -> ND
     """The class of every voxel; values that no class is known for are a LabError that lists them."""
     order: Literal["C", "F"] = "F" if values.flags.f_contiguous else "C"  # as in memory, whatever the axes are
     stored = values.ravel(order=order)
-    classes = np.empty(stored.size, np.uint8)
-    table = np.zeros(max(known) + 1, np.uint8)
+    classes = np.zeros(stored.size, np.uint8)
+    table = np.full(max(known) + 2, STRANGE, np.uint8)  # the last entry is that of all greater values
     table[list(known)] = list(known.values())
     unknown: dict[float, int] = {}
     for start in range(0, stored.size, BLOCK):
         block = stored[start : start + BLOCK]
-        if 0 in known and not block.any():
-            classes[start : start + BLOCK] = table[0]
+        if table[0] == 0 and not block.any():
             continue
-        strange = ~np.isin(block, list(known))
+        found = classes[start : start + BLOCK]
+        if block.dtype.kind == "u":
+            table.take(block, out=found, mode="clip")
+        else:
+            with np.errstate(invalid="ignore"):  # NaN becomes some number, and differs from it
+                index = block.astype(np.intp)
+            table.take(index, out=found, mode="clip")
+            found[(index != block) | (index < 0)] = STRANGE
+        strange = found == STRANGE
         if strange.any():
             for value, n in zip(*np.unique(block[strange], return_counts=True), strict=True):
                 unknown[float(value)] = unknown.get(float(value), 0) + int(n)
-            continue
-        classes[start : start + BLOCK] = table[block if block.dtype.kind == "u" else block.astype(np.intp)]
     if unknown:
         shown = ", ".join(f"{value:g} ({n} times)" for value, n in sorted(unknown.items())[:8])
         more = f" and {len(unknown) - 8} other values" if len(unknown) > 8 else ""

@@ -151,7 +151,7 @@ def _header_by_itk(path: Path) -> Header:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise _damaged(path, _last_line(error)) from error
-    shape, channels = _split_shape(path, (*reader.GetSize(), *_components(reader)))
+    shape, channels = _split_shape(path, (*reader.GetSize(), *_components(reader.GetNumberOfComponents())))
     return Header(_itk_grid(shape, reader), channels)
 
 
@@ -162,7 +162,7 @@ def _by_itk(path: Path) -> Volume:
     except RuntimeError as error:
         raise _damaged(path, _last_line(error)) from error
     values = itk.GetArrayFromImage(image)  # (k, j, i), then components if there are several
-    components = _components(image)
+    components = _components(image.GetNumberOfComponentsPerPixel())
     if components:
         values = np.moveaxis(values, -1, 0)
     shape, channels = _split_shape(path, (*image.GetSize(), *components))
@@ -181,8 +181,9 @@ def _itk() -> Any:
     return library
 
 
-def _components(image: Any) -> tuple[int, ...]:
-    return (image.GetNumberOfComponents(),) if image.GetNumberOfComponents() > 1 else ()
+def _components(number: int) -> tuple[int, ...]:
+    """The axis of a vector image that its size does not name."""
+    return (number,) if number > 1 else ()
 
 
 def _split_shape(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
