@@ -4,6 +4,7 @@ The folder given may also be the parent or grandparent of the one that has the l
 matter. `list_dataset` opens no image; `read_dataset` looks at every file and counts every mask.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,13 +109,13 @@ def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     candidates = [layout] if layout else list(LAYOUTS)
     level = [root]
     for _ in range(3):
-        fits = [fit for folder in level for fit in _fitting(folder, candidates)]
+        fits = [(name, folder) for folder in level for name in _fitting(folder, candidates)]
         if len(fits) == 1:
             return fits[0]
         if fits:
             choices = "; ".join(f"{name} in {folder}" for name, folder in fits[:SHOWN])
             raise LabError(f"expected one data set; {root} holds {choices}. Name the folder, or the layout.")
-        level = [deeper for folder in level for deeper in subfolders(folder)]
+        level = [deeper for folder in level for deeper in subfolders(folder) if os.access(deeper, os.R_OK | os.X_OK)]
     inside = sorted(path.name for path in root.iterdir() if not is_clutter(path))
     shown = ", ".join(inside[:SHOWN]) + (", ..." if len(inside) > SHOWN else "") if inside else "nothing"
     raise LabError(
@@ -123,7 +124,7 @@ def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     )
 
 
-def _fitting(folder: Path, candidates: Sequence[str]) -> list[tuple[str, Path]]:
+def _fitting(folder: Path, candidates: Sequence[str]) -> list[str]:
     fits = [name for name in candidates if LAYOUTS[name].is_here(folder)]
     meant = {name for fit in fits for name in LAYOUTS[fit].refines}
-    return [(name, folder) for name in fits if name not in meant]
+    return [name for name in fits if name not in meant]

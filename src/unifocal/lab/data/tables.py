@@ -2,9 +2,11 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unifocal.lab.data.problems import suggest
 from unifocal.lab.errors import LabError
 
 
@@ -15,6 +17,17 @@ def read_json(path: Path) -> Any:
         raise LabError(f"expected the file {path}; it does not exist.") from None
     except ValueError as error:
         raise LabError(f"expected JSON; {path} cannot be read ({error}).") from None
+
+
+def read_fields(path: Path, wanted: Sequence[str], expected: str) -> Mapping[str, Any]:
+    """The content of a JSON file that has all these fields; `expected` tells a user what it should look like."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LabError(f"expected {expected}; {path} holds no fields.")
+    missing = [name for name in wanted if name not in content]
+    if missing:
+        raise LabError(f"expected {expected}; {path} lacks {', '.join(missing)}.{suggest(missing[0], content)}")
+    return content
 
 
 def mentions(path: Path, key: str) -> bool:

@@ -9,10 +9,14 @@ from pathlib import Path, PurePosixPath
 from unifocal.lab.data.cases import Case
 from unifocal.lab.data.files import stem, suffix
 from unifocal.lab.data.layouts.base import Found, Layout
-from unifocal.lab.data.layouts.nnunet import EXPECTED, check_fields
 from unifocal.lab.data.problems import some
-from unifocal.lab.data.tables import mentions, read_json
+from unifocal.lab.data.tables import mentions, read_fields
 from unifocal.lab.errors import LabError
+
+EXPECTED = (
+    'a dataset.json with "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "lesion"} and '
+    '"training": [{"image": ..., "label": ...}]'
+)
 
 
 def is_here(folder: Path) -> bool:
@@ -22,13 +26,13 @@ def is_here(folder: Path) -> bool:
 
 def read(folder: Path) -> Found:
     path = folder / "dataset.json"
-    content = check_fields(path, read_json(path), ("modality", "labels", "training"))
+    content = read_fields(path, ("modality", "labels", "training"), EXPECTED)
     try:
         sequences = tuple(content["modality"][key] for key in sorted(content["modality"], key=int))
-        names = {int(value): str(name) for value, name in content["labels"].items()}
+        names = {0: "background"} | {int(value): str(name) for value, name in content["labels"].items()}
         entries = [(str(entry["image"]), str(entry["label"])) for entry in content["training"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"expected {EXPECTED['decathlon']}; {path} has it otherwise ({error!r}).") from None
+        raise LabError(f"expected {EXPECTED}; {path} has it otherwise ({error!r}).") from None
     cases, problems = [], []
     for image, label in entries:
         mask = folder / PurePosixPath(label)

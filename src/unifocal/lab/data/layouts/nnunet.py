@@ -14,18 +14,16 @@ from typing import Any
 from unifocal.lab.data.cases import IGNORE, Case
 from unifocal.lab.data.files import PICTURES, files_in, stem, suffix
 from unifocal.lab.data.layouts.base import Found, Layout
-from unifocal.lab.data.problems import some, suggest
+from unifocal.lab.data.problems import some
 from unifocal.lab.data.splits import read_splits
-from unifocal.lab.data.tables import mentions, read_json
+from unifocal.lab.data.tables import mentions, read_fields
 from unifocal.lab.errors import LabError
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-EXPECTED = {
-    "nnunet": 'a dataset.json with "channel_names": {"0": "T2"}, "labels": {"background": 0, "lesion": 1} and '
-    '"file_ending": ".nii.gz"',
-    "decathlon": 'a dataset.json with "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "lesion"} and '
-    '"training": [{"image": ..., "label": ...}]',
-}
+EXPECTED = (
+    'a dataset.json with "channel_names": {"0": "T2"}, "labels": {"background": 0, "lesion": 1} and '
+    '"file_ending": ".nii.gz"'
+)
 
 
 def is_here(folder: Path) -> bool:
@@ -34,12 +32,12 @@ def is_here(folder: Path) -> bool:
 
 def read(folder: Path) -> Found:
     path = folder / "dataset.json"
-    content = check_fields(path, read_json(path), ("channel_names", "labels", "file_ending"))
+    content = read_fields(path, ("channel_names", "labels", "file_ending"), EXPECTED)
     try:
         channels = tuple(str(content["channel_names"][key]) for key in sorted(content["channel_names"], key=int))
         classes, values, regions = read_labels(content["labels"])
     except (ValueError, TypeError, AttributeError) as error:
-        raise LabError(f"expected {EXPECTED['nnunet']}; {path} has it otherwise ({error}).") from None
+        raise LabError(f"expected {EXPECTED}; {path} has it otherwise ({error}).") from None
     ending = str(content["file_ending"]).lower()
     images, masks = _listed(folder, content, ending) if "dataset" in content else _found(folder, ending)
     pictures = ending in PICTURES
@@ -59,18 +57,6 @@ def read(folder: Path) -> Found:
     return Found(
         cases, problems, 2 if pictures else 3, classes, values, sequences, regions=regions, splits=splits
     )  # fmt: skip
-
-
-def check_fields(path: Path, content: Any, wanted: tuple[str, ...]) -> Mapping[str, Any]:
-    """The content of a `dataset.json` with all fields that are needed."""
-    expected = EXPECTED["nnunet" if "channel_names" in wanted else "decathlon"]
-    if not isinstance(content, dict):
-        raise LabError(f"expected {expected}; {path} holds no fields.")
-    missing = [name for name in wanted if name not in content]
-    if missing:
-        nearest = suggest(missing[0], content)
-        raise LabError(f"expected {expected}; {path} lacks {', '.join(missing)}.{nearest}")
-    return content
 
 
 def read_labels(

@@ -89,4 +89,5 @@ LAYOUT = Layout(
     "images/10000/10000_1000000_{t2w,adc,hbv}.mha and picai_labels/csPCa_lesion_delineations/human_expert/resampled/",
     is_here,
     read,
+    refines=("plain",),
 )
