@@ -110,7 +110,7 @@ def test_volumes_counted_by_hand(tmp_path):
     assert found.axes == {"RAS": 2} and found.dimension == 3
     assert (found.given_groups, found.fold_groups, found.alike) == (1, 1, ())
     text = shown(found)
-    assert "5, 7.5, 10 voxels, 0.5, 0.75, 1 mm apart" in text and "2 different spacings" in text
+    assert "5, 7.5, 10 voxels of 0.5, 0.75, 1 mm" in text and "2 different spacings" in text
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
 
 

@@ -186,6 +186,21 @@ def test_two_layouts_in_one_folder_need_a_choice(tmp_path):
     assert [case.id for case in read_dataset(tmp_path, layout="bus2017").cases] == ["x"]
 
 
+def test_several_data_sets_below_one_folder_need_a_choice_at_any_depth(tmp_path):
+    make_plain(tmp_path / "near")
+    make_plain(tmp_path / "far" / "away")
+    with pytest.raises(LabError, match=r"plain in .*near; plain in .*away\. Name the folder"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / "far").cases) == 2
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
+    make_plain(tmp_path / "set")
+    make_plain(tmp_path / "private")
+    monkeypatch.setattr("os.access", lambda path, mode: path.name != "private")
+    assert read_dataset(tmp_path).cases[0].image.parts[-3] == "set"
+
+
 class TestGroupsFile:
     @pytest.mark.parametrize("names", [("images/a.png", "images/b.png"), ("a.png", "b.png"), ("b", "a")])
     @pytest.mark.parametrize("column", ["group", "Patient", "near_duplicate_group"])

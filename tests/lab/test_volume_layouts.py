@@ -427,6 +427,12 @@ class TestPlain:
         )
 
 
+def test_a_folder_of_many_sets_needs_a_choice(shared):
+    with pytest.raises(LabError, match=r"busi in .*picai in .*Name the folder") as caught:
+        read_dataset(shared / "data")
+    assert "kits19 in" in str(caught.value) and "plain in" not in str(caught.value)
+
+
 def test_real_ms_lesions(shared):
     root = shared / "data" / "ms_lesions_ljubljana"
     with (root / "foreground.csv").open() as file:

@@ -224,13 +224,16 @@ def _compare(data: Path, out: Path, losses: str, **values: Any) -> None:
         if not data.is_dir():
             raise LabError(f"expected a folder of images and masks; {data} is none.")
         with errors.status("starting") if errors.is_terminal else nullcontext():
-            from unifocal.lab.comparison import check_losses, check_trainable, compare
             from unifocal.lab.data.reading import check_dataset, list_dataset
+            from unifocal.lab.limits import check_trainable
+
+            listed, problems = list_dataset(data, settings.layout, settings.groups)
+            check_trainable(listed)
+
+            from unifocal.lab.comparison import check_losses, compare
             from unifocal.lab.progress import choose_watcher
 
             check_losses(settings.losses, classes=2)
-            listed, problems = list_dataset(data, settings.layout, settings.groups)
-            check_trainable(listed)
             dataset = check_dataset(listed, problems)
         comparison = compare(dataset, settings, out, choose_watcher(errors))
     except KeyboardInterrupt:

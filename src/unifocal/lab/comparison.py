@@ -19,12 +19,13 @@ import pandas as pd
 import torch
 
 from unifocal.lab import pictures, report
-from unifocal.lab.data.cases import IGNORE, Dataset
+from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.duplicates import Pair, duplicates_in
 from unifocal.lab.data.folds import hold_out, make_folds, make_strata, merge_groups
 from unifocal.lab.data.images import read_image
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import LabError
+from unifocal.lab.limits import check_trainable
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.pipeline import Prepared, prepare
 from unifocal.lab.progress import Watcher
@@ -76,26 +77,6 @@ def compare(dataset: Dataset, settings: Settings, out: Path, watcher: Watcher | 
         pictures.draw(comparison, plan.foreground)
         report.write_summary(comparison)
     return comparison
-
-
-def check_trainable(dataset: Dataset) -> None:
-    """Say in one sentence what of a data set `compare` cannot serve yet; listed is enough, the files need no check."""
-    more = "`unifocal describe` shows what is in it."
-    if dataset.dimension == 3:
-        raise LabError(
-            f"expected pictures; {dataset.name} holds volumes ({dataset.layout}), and compare cannot train on volumes "
-            f"yet. {more}"
-        )
-    if len(dataset.sequences) > 1:
-        raise LabError(
-            f"expected one picture for each case; {dataset.name} has {len(dataset.sequences)} "
-            f"({', '.join(dataset.sequences)}), and compare cannot train on several yet. {more}"
-        )
-    if dataset.values and IGNORE in dataset.values.values():
-        raise LabError(
-            f"expected a truth for every pixel; {dataset.name} has a label for pixels to ignore, and compare cannot "
-            f"leave pixels out yet. {more}"
-        )
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int) -> None:

@@ -135,8 +135,8 @@ class Description:
             names = ", ".join(self.sequences)
             lines.append(("images", f"{names}; in {held} of {self.cases} cases" if self.without_images else names))
         for axis, sizes in self.size.items():
-            apart = f" voxels, {_numbers(self.spacing[axis], '.3g')} mm apart" if self.spacing else ""
-            lines.append((f"{axis} (min, median, max)", _numbers(sizes, "g") + apart))
+            spacing = f" voxels of {_numbers(self.spacing[axis], '.3g')} mm" if self.spacing else ""
+            lines.append((f"{axis} (min, median, max)", _numbers(sizes, "g") + spacing))
         if self.axes:
             lines.append(("axes point to", ", ".join(f"{name} ({n})" for name, n in self.axes.items())))
         for share in self.foreground:

@@ -18,6 +18,8 @@ from unifocal.lab.data.splits import read_splits
 from unifocal.lab.errors import LabError
 from unifocal.lab.progress import Track, silent
 
+DEPTH = 2  # levels below the folder given at which a data set is looked for
+
 
 def read_dataset(
     root: str | Path,
@@ -107,15 +109,20 @@ def check_layout(name: str | None) -> None:
 
 def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     candidates = [layout] if layout else list(LAYOUTS)
+    fits: list[tuple[str, Path]] = []
     level = [root]
-    for _ in range(3):
-        fits = [(name, folder) for folder in level for name in _fitting(folder, candidates)]
-        if len(fits) == 1:
-            return fits[0]
-        if fits:
-            choices = "; ".join(f"{name} in {folder}" for name, folder in fits[:SHOWN])
-            raise LabError(f"expected one data set; {root} holds {choices}. Name the folder, or the layout.")
-        level = [deeper for folder in level for deeper in subfolders(folder) if os.access(deeper, os.R_OK | os.X_OK)]
+    for _ in range(DEPTH + 1):
+        found = {folder: _fitting(folder, candidates) for folder in level}
+        fits += [(name, folder) for folder, names in found.items() for name in names]
+        if found.get(root):
+            break
+        within = (deeper for folder, names in found.items() if not names for deeper in subfolders(folder))
+        level = [folder for folder in within if os.access(folder, os.R_OK | os.X_OK)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        choices = "; ".join(f"{name} in {folder}" for name, folder in fits[:SHOWN])
+        raise LabError(f"expected one data set; {root} holds {choices}. Name the folder, or the layout.")
     inside = sorted(path.name for path in root.iterdir() if not is_clutter(path))
     shown = ", ".join(inside[:SHOWN]) + (", ..." if len(inside) > SHOWN else "") if inside else "nothing"
     raise LabError(

@@ -28,10 +28,14 @@ def is_here(folder: Path) -> bool:
 
 
 def _labels(folder: Path) -> Path | None:
-    """The folder of the experts' masks; `folder` holds it, or is the public repository of labels itself."""
-    places = [folder / name / "csPCa_lesion_delineations/human_expert" for name in (".", "picai_labels", "labels")]
-    return next((labels for place in places for name in ("resampled", "original") if (labels := place / name).is_dir()),
-                None)  # fmt: skip
+    """The experts' masks: `folder` is the public repository of labels itself, or holds it beside the images."""
+    beside = ("picai_labels", "labels") if _image_folder(folder) else ()
+    places = [folder / name / "csPCa_lesion_delineations" / "human_expert" / "resampled" for name in (".", *beside)]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _image_folder(folder: Path) -> Path | None:
+    return subfolder(folder, ("images", "input"))
 
 
 def read(folder: Path) -> Found:
@@ -59,7 +63,7 @@ def read(folder: Path) -> Found:
 def _images(folder: Path) -> dict[str, dict[str, Path]]:
     """Study -> sequence -> file; patients have a folder each, and some keep those in the five folders of the zips."""
     found: dict[str, dict[str, Path]] = {}
-    root = subfolder(folder, ("images", "input"))
+    root = _image_folder(folder)
     if root is None:
         return found
     first = subfolders(root)
