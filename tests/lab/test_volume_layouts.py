@@ -428,7 +428,7 @@ class TestPlain:
 
 
 def test_a_folder_of_many_sets_needs_a_choice(shared):
-    with pytest.raises(LabError, match=r"busi in .*picai in .*Name the folder") as caught:
+    with pytest.raises(LabError, match=r"picai in .*busi in .*Name the folder") as caught:
         read_dataset(shared / "data")
     assert "kits19 in" in str(caught.value) and "plain in" not in str(caught.value)
 
