@@ -332,6 +332,9 @@ class TestNnunet:
         self.write(tmp_path, dataset={"b": entry | {"label": "labelsTr/gone.nii.gz"}})
         with pytest.raises(LabError, match=r"not there: .*gone\.nii\.gz"):
             read_dataset(root)
+        self.write(tmp_path, dataset=["b"])
+        with pytest.raises(LabError, match=r'expected a dataset\.json with "channel_names"'):
+            read_dataset(root)
 
     def test_what_does_not_fit_is_told_at_once(self, tmp_path):
         root = self.write(tmp_path)
@@ -381,6 +384,23 @@ class TestPlain:
             save_volume(tmp_path / "masks" / f"a_mask_{n}.nii", block(at=at))
         dataset = read_dataset(tmp_path)
         assert dataset.facts[0].voxels == (6 * 5 * 4 - 2, 2)
+
+    @pytest.mark.parametrize("values", [(1, 16), (1, -1), (0.25, 0.5), (np.nan, 1), range(1, 31)])
+    def test_values_that_mean_nothing_are_refused(self, tmp_path, values):
+        """Thirty structures, say: read as one soft lesion they would be a wrong truth."""
+        save_volume(tmp_path / "images" / "a.nii", noise())
+        labels = block(value=0, dtype=np.float32)
+        labels.flat[: len(values)] = values
+        save_volume(tmp_path / "labels" / "a.nii", labels)
+        with pytest.raises(LabError, match=r"labels/a.nii holds .*: expected one value for the lesion, or class"):
+            read_dataset(tmp_path)
+
+    def test_a_link_that_leads_nowhere(self, tmp_path):
+        save_volume(tmp_path / "images" / "a.nii.gz", noise())
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels" / "a.nii.gz").symlink_to(tmp_path / "annex")
+        with pytest.raises(LabError, match=r"a\.nii\.gz is gone"):
+            read_dataset(tmp_path)
 
     def test_pictures_and_volumes_do_not_mix(self, tmp_path):
         from PIL import Image

@@ -22,7 +22,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.progress import Track, silent
 
 LARGEST_CLASS = 15
-SOFT_EDGES = 8  # a mask with as many positive values has soft edges; one with fewer has several labels
+SOFT_EDGES = 8  # a picture with as many positive values has soft edges; one with fewer has several labels
 
 Look = Header | tuple[int, int]  # of a volume, or (height, width) of a picture
 
@@ -109,14 +109,18 @@ def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tupl
             except LabError as error:
                 problems.append(f"{case.id}: {error}")
                 continue
-            if values.max() > LARGEST_CLASS or values.min() < 0 or (values != values.astype(int)).any():
+            is_index = np.isfinite(values) & (values >= 0) & (values == np.rint(values))
+            if not is_index.all() or values.max() > LARGEST_CLASS:
                 indices = False
-                if 2 <= (values > 0).sum() < SOFT_EDGES:
+                several = (values > 0).sum() >= 2
+                soft = dataset.dimension == 2 and (values > 0).sum() >= SOFT_EDGES
+                if (several and not soft) or not (values >= 0).all():  # NaN is not, either
+                    shown = some((f"{value:g}" for value in values), SOFT_EDGES)
                     problems.append(
-                        f"{short(path)} holds {', '.join(f'{value:g}' for value in values)}: expected one value for "
-                        "the lesion, or class indices 0, 1, 2, ... (there is no label for voxels to leave out)"
+                        f"{short(path)} holds {shown}: expected one value for the lesion, or class indices 0, 1, 2 "
+                        f"and so on, up to {LARGEST_CLASS} (there is no label for voxels to leave out)"
                     )
-            seen.update(int(value) for value in values[np.isfinite(values)] if value > 0)
+            seen.update(int(value) for value in values[is_index] if value > 0)
     if not indices or len(seen) < 2:
         return replace(dataset, classes=BINARY), problems
     classes = ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))

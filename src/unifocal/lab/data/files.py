@@ -24,7 +24,8 @@ def subfolders(folder: Path) -> list[Path]:
 def files_in(folder: Path, suffixes: Sequence[str] = (*PICTURES, *VOLUMES)) -> list[Path]:
     """Its files that end in one of `suffixes`, in natural order."""
     found = (path for path in folder.iterdir() if suffix(path) in suffixes and not is_clutter(path))
-    return sorted((path for path in found if path.is_file()), key=lambda path: natural(path.name))
+    # A link that leads nowhere stays in: whoever opens it can say so.
+    return sorted((path for path in found if not path.is_dir()), key=lambda path: natural(path.name))
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -33,13 +33,15 @@ def is_here(folder: Path) -> bool:
 def read(folder: Path) -> Found:
     path = folder / "dataset.json"
     content = read_fields(path, ("channel_names", "labels", "file_ending"), EXPECTED)
+    ending = str(content["file_ending"]).lower()
     try:
         channels = tuple(str(content["channel_names"][key]) for key in sorted(content["channel_names"], key=int))
         classes, values, regions = read_labels(content["labels"])
-    except (ValueError, TypeError, AttributeError) as error:
-        raise LabError(f"expected {EXPECTED}; {path} has it otherwise ({error}).") from None
-    ending = str(content["file_ending"]).lower()
-    images, masks = _listed(folder, content, ending) if "dataset" in content else _found(folder, ending)
+        images, masks = _listed(folder, content, ending) if "dataset" in content else _found(folder, ending)
+    except LabError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"expected {EXPECTED}; {path} has it otherwise ({error!r}).") from None
     pictures = ending in PICTURES
     # A colour picture is one file: its channels are named, but not stored apart.
     sequences = ("image",) if pictures and all(len(files) == 1 for files in images.values()) else channels
