@@ -86,6 +86,29 @@ class TestBrats:
         assert "BraTS20_Training_002: sequence missing: t1ce" in text
         assert "BraTS20_Training_003: no mask" in text
 
+    def test_a_sequence_on_another_grid(self, tmp_path):
+        self.case(tmp_path / "BraTS20_Training_001")
+        path = tmp_path / "BraTS20_Training_001" / "BraTS20_Training_001_flair.nii.gz"
+        save_volume(path, noise(), spacing=(1, 1, 2))
+        with pytest.raises(LabError, match=r"_flair\.nii\.gz does not fit .*_t1\.nii\.gz: spacings differ"):
+            read_dataset(tmp_path)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+    def test_labels_of_any_type(self, tmp_path, dtype):
+        folder = tmp_path / "BraTS20_Training_001"
+        self.case(folder)
+        labels = block(value=4, dtype=dtype)
+        save_volume(folder / f"{folder.name}_seg.nii.gz", labels)
+        np.testing.assert_array_equal(read_mask((d := read_dataset(tmp_path)).cases[0], d), labels / 4 * 3)
+
+    @pytest.mark.parametrize("value", [-1, 1.5, np.nan, 70000])
+    def test_values_that_are_no_label_whatever_their_type(self, tmp_path, value):
+        folder = tmp_path / "BraTS20_Training_001"
+        self.case(folder)
+        save_volume(folder / f"{folder.name}_seg.nii.gz", block(value=value, dtype=np.float32))
+        with pytest.raises(LabError, match=rf"holds {value:g} \(8 times\); known labels are 0, 1, 2, 4"):
+            read_dataset(tmp_path)
+
 
 class TestKits19:
     def write(self, root: Path, numbers, images=True):
