@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tiny import write_data
+from volume_files import block, noise, save_volume
 
 from unifocal.lab import cli
 from unifocal.lab.results import read_table
@@ -64,6 +65,7 @@ def test_every_loss_has_its_equation_and_its_source():
         (["--folds", "13"], "13"),
         (["--validation", "2"], "validation"),
         (["--layout", "voc"], "layout"),
+        (["--format", "bussi"], "Did you mean 'busi'"),
         (["--device", "tpu"], "device"),
         (["--groups", "nowhere.csv"], "nowhere.csv"),
         (["--speed", "9"], "--speed"),
@@ -142,6 +144,34 @@ def test_describe(tmp_path, capsys):
     assert description["cases"] == 12 and description["empty"] == 1
     assert run("describe", data) == 0
     assert "12" in capsys.readouterr().out
+
+
+def write_volumes(folder):
+    for name in "ab":
+        save_volume(folder / "images" / f"{name}.nii.gz", noise())
+        save_volume(folder / "masks" / f"{name}.nii.gz", block())
+    return folder
+
+
+def test_volumes_can_be_described_and_not_yet_compared(tmp_path, capsys):
+    data = write_volumes(tmp_path / "data")
+    assert run("describe", data, "--format", "plain") == 0
+    assert "voxels" in capsys.readouterr().out
+    # Said before a single file is opened: the sets are large.
+    (data / "masks" / "a.nii.gz").write_bytes(b"broken")
+    assert run("compare", data, *TINY, "--out", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert "compare cannot train on volumes yet" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_layouts_prints_each_by_name(capsys, monkeypatch):
+    from unifocal.lab.data.layouts import LAYOUTS
+
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("layouts") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in LAYOUTS)
 
 
 def test_the_demo_is_the_same_comparison_on_made_up_images(tmp_path, monkeypatch):

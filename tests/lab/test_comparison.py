@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from PIL import Image
 from tiny import make_tiny, read_data, write_data
 
 from unifocal.lab import pictures, storage
-from unifocal.lab.comparison import check_losses, compare, explain
+from unifocal.lab.comparison import check_losses, compare, data_fingerprint, explain
+from unifocal.lab.data.cases import IGNORE
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
-from unifocal.lab.layouts import read_dataset
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
 from unifocal.lab.results import COLUMNS, read_table, summarise
@@ -337,6 +339,28 @@ def test_a_data_set_without_any_lesion_is_refused(tmp_path):
     with pytest.raises(LabError, match="all 12 masks"):
         compare(read_dataset(folder), make_tiny(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dimension": 3}, "cannot train on volumes yet"),
+        ({"sequences": ("t2w", "adc")}, r"has 2 \(t2w, adc\)"),
+        ({"values": {0: 0, 1: 1, 2: IGNORE}}, "pixels to ignore"),
+    ],
+)
+def test_what_cannot_be_trained_on_yet_is_said_in_a_sentence(tmp_path, change, says):
+    dataset = replace(read_data(tmp_path / "data"), **change)
+    with pytest.raises(LabError, match=says):
+        compare(dataset, make_tiny(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_meaning_of_stored_values_is_part_of_the_data(tmp_path):
+    dataset = read_data(tmp_path / "data")
+    same = replace(dataset, values={0: 0, 1: 1})
+    other = replace(dataset, values={0: 0, 255: 1})
+    assert data_fingerprint(dataset) == data_fingerprint(same) != data_fingerprint(other)
 
 
 def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path):

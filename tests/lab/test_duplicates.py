@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from unifocal.lab.duplicates import find_near_duplicates
+from unifocal.lab.data.duplicates import find_near_duplicates
+from unifocal.lab.data.images import read_image
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
-from unifocal.lab.images import read_image
-from unifocal.lab.layouts import read_dataset
 from unifocal.lab.synthetic import draw_case
 
 
@@ -95,7 +95,7 @@ def test_unrelated_speckle_is_not_alike():
 
 
 def test_groups_join_by_way_of_others_and_across_blocks(monkeypatch):
-    monkeypatch.setattr("unifocal.lab.duplicates.BLOCK", 3)
+    monkeypatch.setattr("unifocal.lab.data.duplicates.BLOCK", 3)
     rng = np.random.default_rng(0)
     pictures = [ndimage.gaussian_filter(rng.normal(size=(64, 64)), 2) for _ in range(8)]
     pictures[6] = pictures[1] * 3

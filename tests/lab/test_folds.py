@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unifocal.lab import folds as folds_module
+from unifocal.lab.data import folds as folds_module
+from unifocal.lab.data.folds import hold_out, make_folds, make_strata, merge_groups
 from unifocal.lab.errors import LabError
-from unifocal.lab.folds import hold_out, make_folds, make_strata, merge_groups
 
 labelled = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("xyz")), min_size=2, max_size=50)
 
@@ -93,7 +93,7 @@ def test_the_seed_decides_and_nothing_else_does():
     assert make_folds(groups, strata, 5, seed=8) != first
     assert make_folds([f"p{g}" for g in groups], strata, 5, seed=7) == first  # nor what the groups are called
     script = (
-        "from unifocal.lab.folds import make_folds;"
+        "from unifocal.lab.data.folds import make_folds;"
         "print(make_folds([f'p{g}' for g in range(60)], ['a', 'b'] * 30, 5, seed=7))"
     )
     again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unifocal.lab.data.masks import read_mask
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
-from unifocal.lab.images import read_mask
-from unifocal.lab.layouts import read_dataset
 
 
 def save(path: Path, values=0, size=(4, 6)) -> None:
@@ -186,6 +186,21 @@ def test_two_layouts_in_one_folder_need_a_choice(tmp_path):
     assert [case.id for case in read_dataset(tmp_path, layout="bus2017").cases] == ["x"]
 
 
+def test_several_data_sets_below_one_folder_need_a_choice_at_any_depth(tmp_path):
+    make_plain(tmp_path / "near")
+    make_plain(tmp_path / "far" / "away")
+    with pytest.raises(LabError, match=r"plain in .*near; plain in .*away\. Name the folder"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / "far").cases) == 2
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
+    make_plain(tmp_path / "set")
+    make_plain(tmp_path / "private")
+    monkeypatch.setattr("os.access", lambda path, mode: path.name != "private")
+    assert read_dataset(tmp_path).cases[0].image.parts[-3] == "set"
+
+
 class TestGroupsFile:
     @pytest.mark.parametrize("names", [("images/a.png", "images/b.png"), ("a.png", "b.png"), ("b", "a")])
     @pytest.mark.parametrize("column", ["group", "Patient", "near_duplicate_group"])
@@ -246,5 +261,5 @@ def test_a_few_values_that_are_no_class_indices_are_refused_by_name(tmp_path, va
     for row, value in enumerate(values):
         mask[row, :3] = value
     Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
-    with pytest.raises(LabError, match=r"class indices.*\n.*masks/b.png holds 0, .*255"):
+    with pytest.raises(LabError, match=r"masks/b.png holds 0, .*255: .*class indices"):
         read_dataset(tmp_path)

@@ -5,10 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from unifocal.lab.duplicates import find_near_duplicates
+from unifocal.lab.data.duplicates import find_near_duplicates
+from unifocal.lab.data.images import read_image
+from unifocal.lab.data.masks import read_mask
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
-from unifocal.lab.images import read_image, read_mask
-from unifocal.lab.layouts import read_dataset
 from unifocal.lab.synthetic import draw_case, write_synthetic
 
 

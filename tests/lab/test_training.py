@@ -13,8 +13,8 @@ from tiny import make_tiny, read_data
 
 from unifocal.lab import training
 from unifocal.lab.comparison import is_finished, make_plan
+from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import Terminated
-from unifocal.lab.images import read_mask
 from unifocal.lab.metrics import measure
 from unifocal.lab.settings import Run
 from unifocal.lab.training import NotFinite, execute, prediction_file, read_prediction, to_grid

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unifocal.lab.layouts import read_dataset
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.settings import make_settings, parse_losses
 
 

@@ -4,7 +4,7 @@ The command `unifocal compare` in Python:
 
     from pathlib import Path
     from unifocal.lab.comparison import compare
-    from unifocal.lab.layouts import read_dataset
+    from unifocal.lab.data.reading import read_dataset
     from unifocal.lab.settings import make_settings, parse_losses
 
     settings = make_settings(losses=parse_losses("dice,tversky,unified-focal:gamma=0.2"), folds=5, epochs=20)

@@ -25,11 +25,19 @@ app = typer.Typer(
     help="Losses for class-imbalanced medical image segmentation, compared on your own images.",
 )
 
-Data = Annotated[Path, typer.Argument(help="Folder of images and masks.", show_default=False)]
+Data = Annotated[Path, typer.Argument(help="Folder of images and masks, 2D or 3D.", show_default=False)]
 Groups = Annotated[
     Path | None, typer.Option(help="CSV that names the patient or group of each image.", show_default=False)
 ]
-Layout = Annotated[str | None, typer.Option(help="busi, bus2017 or plain; found out if not given.", show_default=False)]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        "--format",
+        help="How DATA is stored, by name (`unifocal layouts`); found out if not given.",
+        show_default=False,
+    ),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,19 +171,40 @@ def engines() -> None:
 
 
 @app.command()
+def layouts() -> None:
+    """Print the ways to store a data set that the lab knows, by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unifocal.lab.data.layouts import LAYOUTS
+
+    table = Table(show_lines=True)
+    for heading in ("name", "what lies in the folder"):
+        table.add_column(heading, overflow="fold")
+    for layout in LAYOUTS.values():
+        table.add_row(f"[bold]{layout.name}[/bold]", _plain(layout.looks))
+    Console().print(table)
+
+
+@app.command()
 def describe(
     data: Data,
     groups: Groups = None,
     layout: Layout = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="JSON of published folds, as nnU-Net and PI-CAI write it.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what a data set holds: cases, sizes, foreground, empty masks, near-duplicates."""
+    """Print what a data set holds: cases, sizes, spacings, foreground, empty masks, near-duplicates."""
     from rich.console import Console
 
-    from unifocal.lab.describe import describe as describe_dataset
-    from unifocal.lab.layouts import read_dataset
+    from unifocal.lab.data.describe import describe as describe_dataset
+    from unifocal.lab.data.reading import read_dataset
+    from unifocal.lab.progress import choose_track
 
-    description = describe_dataset(read_dataset(data, layout, groups))
+    track = choose_track(Console(stderr=True))
+    description = describe_dataset(read_dataset(data, layout, groups, splits, track), track)
     if as_json:
         print(json.dumps(description.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -195,12 +224,17 @@ def _compare(data: Path, out: Path, losses: str, **values: Any) -> None:
         if not data.is_dir():
             raise LabError(f"expected a folder of images and masks; {data} is none.")
         with errors.status("starting") if errors.is_terminal else nullcontext():
+            from unifocal.lab.data.reading import check_dataset, list_dataset
+            from unifocal.lab.limits import check_trainable
+
+            listed, problems = list_dataset(data, settings.layout, settings.groups)
+            check_trainable(listed)
+
             from unifocal.lab.comparison import check_losses, compare
-            from unifocal.lab.layouts import read_dataset
             from unifocal.lab.progress import choose_watcher
 
             check_losses(settings.losses, classes=2)
-            dataset = read_dataset(data, settings.layout, settings.groups)
+            dataset = check_dataset(listed, problems)
         comparison = compare(dataset, settings, out, choose_watcher(errors))
     except KeyboardInterrupt:
         errors.print("\nStopped. Finished runs and whole epochs are kept: the same command goes on from there.")

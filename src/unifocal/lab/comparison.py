@@ -19,11 +19,13 @@ import pandas as pd
 import torch
 
 from unifocal.lab import pictures, report
-from unifocal.lab.cases import Dataset
-from unifocal.lab.duplicates import Pair, find_near_duplicates
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.duplicates import Pair, duplicates_in
+from unifocal.lab.data.folds import hold_out, make_folds, make_strata, merge_groups
+from unifocal.lab.data.images import read_image
+from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import LabError
-from unifocal.lab.folds import hold_out, make_folds, make_strata, merge_groups
-from unifocal.lab.images import read_image, read_mask
+from unifocal.lab.limits import check_trainable
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.pipeline import Prepared, prepare
 from unifocal.lab.progress import Watcher
@@ -52,6 +54,7 @@ def compare(dataset: Dataset, settings: Settings, out: Path, watcher: Watcher | 
     """
     watcher = watcher or Watcher()
     out = Path(out).expanduser().resolve()
+    check_trainable(dataset)
     check_losses(settings.losses, len(dataset.classes))
     check_device(settings.device)
     if settings.threads:
@@ -60,6 +63,10 @@ def compare(dataset: Dataset, settings: Settings, out: Path, watcher: Watcher | 
         watcher.stage(f"reading {len(dataset.cases)} images of {dataset.name}")
         plan = make_plan(dataset, settings)
         record_folds(out / "folds.json", plan.record)
+        for note in dataset.notes:
+            watcher.stage(note)
+        if dataset.splits or any(case.part for case in dataset.cases):
+            watcher.stage("the set's own division is not used: folds are dealt anew over all cases")
         if plan.pairs:
             watcher.stage(report.near_duplicate_line(dataset, plan.pairs))
         outcomes = run_all(dataset, settings, plan, out / "runs", watcher)
@@ -106,7 +113,7 @@ def make_plan(dataset: Dataset, settings: Settings) -> Plan:
             foreground.append(float((mask > 0).mean()))
             yield image
 
-    duplicates = find_near_duplicates(images())
+    duplicates = duplicates_in(dataset, images())
     if not any(foreground):
         raise LabError(
             f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
@@ -152,7 +159,9 @@ def data_fingerprint(dataset: Dataset) -> str:
         return [len(content), hashlib.sha256(content).hexdigest()]
 
     cases = [[case.id, describe(case.image), [describe(m) for m in case.masks]] for case in dataset.cases]
-    return fingerprint([list(dataset.classes), cases])
+    # What a stored value means changes the truth as much as the files do; plain indices go without saying.
+    values = {} if dataset.values is None else {str(v): c for v, c in sorted(dataset.values.items()) if v != c}
+    return fingerprint([list(dataset.classes), cases, *([values] if values else [])])
 
 
 def record_folds(path: Path, record: dict[str, Any]) -> None:

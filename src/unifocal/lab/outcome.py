@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from unifocal.lab.cases import Dataset
-from unifocal.lab.duplicates import Pair
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.settings import Run, Settings
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unifocal.lab.images import read_image, read_mask
+from unifocal.lab.data.images import read_image
+from unifocal.lab.data.masks import read_mask
 from unifocal.lab.outcome import Comparison
 from unifocal.lab.storage import write_with
 from unifocal.lab.training import read_prediction

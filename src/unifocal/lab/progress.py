@@ -1,8 +1,9 @@
 """What a person sees while a comparison runs: bars on a terminal, one line per run elsewhere, or nothing."""
 
 import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -12,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    track,
 )
 
 
@@ -120,6 +122,29 @@ class Bars(Lines):
         self.progress.update(self.all, total=(self.progress.tasks[self.all].total or 0) - left)
         self.progress.update(self.one, visible=False)
         super().run_ended(name, result)
+
+
+Item = TypeVar("Item")
+
+
+class Track(Protocol):
+    """Passes items on, one by one, and may show how many are done."""
+
+    def __call__(self, items: Sequence[Item], what: str) -> Iterable[Item]: ...
+
+
+def silent(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """A `Track` that shows nothing."""
+    return items
+
+
+def choose_track(console: Console) -> Track:
+    """A bar that goes when it is done, on a terminal; elsewhere nothing."""
+
+    def bar(items: Sequence[Item], what: str) -> Iterable[Item]:
+        return track(items, what, console=console, transient=True)
+
+    return bar if console.is_terminal else silent
 
 
 def choose_watcher(console: Console) -> Watcher:

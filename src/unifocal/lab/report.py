@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from unifocal.lab.cases import Dataset
-from unifocal.lab.duplicates import Pair
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.metrics import EMPTY_RULE, METRICS
 from unifocal.lab.outcome import Comparison
 from unifocal.lab.results import summarise

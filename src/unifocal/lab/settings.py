@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from unifocal.lab.errors import LabError
 
 FORMAT = 1  # of the run folders; raise it when old ones can no longer be read
-LAYOUTS = Literal["busi", "bus2017", "plain"]
 
 
 class LossChoice(BaseModel):
@@ -85,10 +84,18 @@ class Settings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     augment: bool = True
-    layout: LAYOUTS | None = None
+    layout: str | None = None
     groups: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("layout")
+    @classmethod
+    def _known(cls, layout: str | None) -> str | None:
+        from unifocal.lab.data.reading import check_layout
+
+        check_layout(layout)
+        return layout
 
     @field_validator("losses")
     @classmethod

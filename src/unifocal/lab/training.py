@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from unifocal.lab.cases import Dataset
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import LabError, Terminated
-from unifocal.lab.images import read_mask
 from unifocal.lab.metrics import measure
 from unifocal.lab.network import build_network
 from unifocal.lab.pipeline import Augmentation, Batches, Prepared

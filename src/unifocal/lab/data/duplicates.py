@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage, sparse
 
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.folds import merge_groups
 from unifocal.lab.errors import LabError
-from unifocal.lab.folds import merge_groups
 
 SIDE = 64  # of the thumbnail, in pixels
 BLUR = 6.0  # standard deviation of what the high-pass removes, in thumbnail pixels
 THRESHOLD = 0.7
+IDENTICAL = 1.0
 BLOCK = 1024  # rows correlated at a time: bounds the memory
 
 
@@ -75,6 +77,11 @@ def find_near_duplicates(images: Iterable[NDArray[Any]], threshold: float = THRE
             pairs.append(Pair(start + i, j, float(similarity[i, j]), bool(same[i, j])))
     pairs.sort(key=lambda pair: (-pair.identical, -pair.similarity, pair.i, pair.j))
     return NearDuplicates(pairs, _join(pairs, len(rows)))
+
+
+def duplicates_in(dataset: Dataset, images: Iterable[NDArray[Any]]) -> NearDuplicates:
+    """Near-duplicates among the images of a data set; only identical ones where all images look alike anyway."""
+    return find_near_duplicates(images, IDENTICAL if dataset.look_alike else THRESHOLD)
 
 
 def _thumbnail(image: NDArray[np.float32]) -> NDArray[np.float32]:

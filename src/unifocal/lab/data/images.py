@@ -1,4 +1,4 @@
-"""Pixels of a case as arrays: the image as grey float32 with its own range, the truth as class indices.
+"""Pictures as arrays: the image as grey float32 with its own range, a mask as the values it stores.
 
 EXIF orientation is ignored, in images and masks alike: arrays are in the order of the file. Images of 16 bits
 keep their values; alpha is dropped, never read as grey or as truth.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unifocal.lab.cases import Case, Dataset
+from unifocal.lab.data.cases import Case
 from unifocal.lab.errors import LabError
 
 # What Pillow raises on damaged files: SyntaxError comes from its PNG reader, struct.error from short headers.
@@ -35,44 +35,6 @@ def read_image(case: Case) -> NDArray[np.float32]:
     return pixels
 
 
-def read_mask(case: Case, dataset: Dataset) -> NDArray[np.uint8]:
-    """Return the truth (H, W): positions in ``dataset.classes``; several masks of one case are united.
-
-    With two classes each mask is made binary by `binarise`; with more, the values are the classes, and where
-    masks overlap the higher class wins.
-    """
-    truth: NDArray[np.uint8] | None = None
-    for path in case.masks:
-        values = read_mask_values(path)
-        if len(dataset.classes) == 2:
-            mask = binarise(values)
-        elif values.max() < len(dataset.classes):
-            mask = values.astype(np.uint8)
-        else:
-            raise LabError(
-                f"expected class indices 0..{len(dataset.classes) - 1}; {path} holds {values.max():g}. "
-                "Has the folder changed since it was read?"
-            )
-        if truth is not None and truth.shape != mask.shape:
-            raise LabError(f"expected masks of one size, {truth.shape}; {path} is {mask.shape}.")
-        truth = mask if truth is None else np.maximum(truth, mask)
-    if truth is None:
-        raise LabError(f"expected at least one mask; case {case.id!r} has none.")
-    return truth
-
-
-def binarise(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return 1 where a mask marks the lesion.
-
-    A mask with one positive value marks every positive pixel (0 and 1, or 0 and 255, or all 0). Several
-    positive values mean soft edges (antialiasing, JPEG): then half of the mask's maximum is the threshold.
-    """
-    marks = values.astype(np.float64)
-    top = marks.max()
-    soft = ((marks > 0) & (marks < top)).any()
-    return np.asarray(marks >= top / 2 if soft else marks > 0).astype(np.uint8)
-
-
 def read_mask_values(path: Path) -> NDArray[Any]:
     """Return the stored values (H, W) of one mask file.
 
@@ -91,8 +53,8 @@ def read_mask_values(path: Path) -> NDArray[Any]:
         return np.asarray(rgb.max(-1))
 
 
-def check_file(path: Path) -> tuple[int, int]:
-    """Return (width, height); a damaged file is a LabError. PNG by its checksums, the rest by decoding."""
+def check_picture(path: Path) -> tuple[int, int]:
+    """Return (height, width); a damaged file is a LabError. PNG by its checksums, the rest by decoding."""
     with _opened(path) as picture:
         pages = getattr(picture, "n_frames", 1)
         if pages > 1:
@@ -102,7 +64,7 @@ def check_file(path: Path) -> tuple[int, int]:
             picture.verify()
         else:
             picture.load()
-        return size
+        return size[1], size[0]
 
 
 class _opened:

@@ -1,0 +1,146 @@
+"""Every file of a data set is looked at before anything starts, and all that is wrong is told at once.
+
+Images are judged by their headers and sizes, pictures by their checksums; masks are read whole, since only that shows
+a label that nobody knows. What is counted on the way is kept as `cases.Facts`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from unifocal.lab.data.cases import Case, Dataset, Facts
+from unifocal.lab.data.files import is_volume
+from unifocal.lab.data.images import check_picture
+from unifocal.lab.data.layouts.base import BINARY
+from unifocal.lab.data.masks import count_classes, distinct_values, read_mask, read_values
+from unifocal.lab.data.problems import short, some
+from unifocal.lab.data.volumes import Header, read_header
+from unifocal.lab.errors import LabError
+from unifocal.lab.progress import Track, silent
+
+LARGEST_CLASS = 15
+SOFT_EDGES = 8  # a picture with as many positive values has soft edges; one with fewer has several labels
+
+Look = Header | tuple[int, int]  # of a volume, or (height, width) of a picture
+
+
+def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
+    """The data set with facts, notes and all its classes, and what is wrong with it."""
+    problems = [*_repeated_ids(dataset.cases)]
+    looks: dict[str, Look] = {}  # of the first mask of each case whose files are whole and fit
+    for case in track(dataset.cases, "looking at files"):
+        look, wrong = _look_at(case, dataset)
+        problems += wrong
+        if look is not None and not wrong:
+            looks[case.id] = look
+    whole = [case for case in dataset.cases if case.id in looks]
+    if not dataset.classes:
+        dataset, wrong = _find_classes(dataset, whole, track)
+        if wrong:
+            return dataset, problems + wrong
+    facts = []
+    for case in track(whole, "reading masks"):
+        try:
+            mask = read_mask(case, dataset)
+        except LabError as error:
+            problems.append(f"{case.id}: {error}")
+            continue
+        voxels, ignored = count_classes(mask, len(dataset.classes))
+        look = looks[case.id]
+        where = (look.grid.spacing, look.grid.axes) if isinstance(look, Header) else (None, None)
+        facts.append(Facts(mask.shape, voxels, ignored, *where))
+    notes = (*dataset.notes, *_notes(dataset.cases, facts))
+    return replace(dataset, facts=tuple(facts), notes=notes), problems
+
+
+def _repeated_ids(cases: Sequence[Case]) -> list[str]:
+    counts = Counter(case.id for case in cases)
+    return [f"{n} images are called {name!r}: their names must differ" for name, n in counts.items() if n > 1]
+
+
+def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
+    """The header of the first mask, and what is wrong with the files of a case."""
+    looks: dict[Path, Look] = {}
+    problems = []
+    for path in (*case.images, *case.masks):
+        try:
+            looks[path] = read_header(path) if is_volume(path) else check_picture(path)
+        except LabError as error:
+            problems.append(f"{case.id}: {error}")
+    fitting = case.images if dataset.aligned else case.images[:1]
+    for path in (*fitting, *case.masks):
+        reference = case.images[0] if case.images else case.masks[0]
+        if path != reference and path in looks and reference in looks:
+            differ = _mismatch(reference, looks[reference], path, looks[path])
+            if differ:
+                problems.append(f"{case.id}: {differ}")
+    volumes = [look for path in case.images if isinstance(look := looks.get(path), Header)]
+    channels = sum(look.channels for look in volumes)
+    if volumes and len(volumes) == len(case.images) and channels != len(dataset.sequences):
+        names = ", ".join(dataset.sequences)
+        problems.append(f"{case.id}: {channels} sequences in {some(map(short, case.images))}; expected {names}")
+    return looks.get(case.masks[0]), problems
+
+
+def _mismatch(first: Path, a: Look, second: Path, b: Look) -> str | None:
+    if isinstance(a, Header) and isinstance(b, Header):
+        how = a.grid.mismatch(b.grid)
+        return f"{short(second)} does not fit {short(first)}: {how}" if how else None
+    if isinstance(a, Header) or isinstance(b, Header):
+        return f"{short(second)} does not fit {short(first)}: one is a picture, one a volume"
+    if a == b:
+        return None
+    one, other = (f"{look[1]}x{look[0]}" for look in (a, b))
+    return f"sizes differ: {short(first)} is {one}, {short(second)} is {other}"
+
+
+def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tuple[Dataset, list[str]]:
+    """Decide by the rule of `layouts.plain`."""
+    seen: set[int] = set()
+    indices = True
+    problems = []
+    for case in track(cases, "looking for classes"):
+        for path in case.masks:
+            try:
+                values = distinct_values(read_values(path))
+            except LabError as error:
+                problems.append(f"{case.id}: {error}")
+                continue
+            is_index = np.isfinite(values) & (values >= 0) & (values == np.rint(values))
+            if not is_index.all() or values.max() > LARGEST_CLASS:
+                indices = False
+                several = (values > 0).sum() >= 2
+                soft = dataset.dimension == 2 and (values > 0).sum() >= SOFT_EDGES
+                if (several and not soft) or not (values >= 0).all():  # NaN is not, either
+                    shown = some((f"{value:g}" for value in values), SOFT_EDGES)
+                    problems.append(
+                        f"{short(path)} holds {shown}: expected one value for the lesion, or class indices 0, 1, 2 "
+                        f"and so on, up to {LARGEST_CLASS} (there is no label for voxels to leave out)"
+                    )
+            seen.update(int(value) for value in values[is_index] if value > 0)
+    if not indices or len(seen) < 2:
+        return replace(dataset, classes=BINARY), problems
+    classes = ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))
+    return replace(dataset, classes=classes, values={n: n for n in range(len(classes))}), problems
+
+
+def _notes(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
+    notes = []
+    without = [case.id for case in cases if not case.images]
+    if without:
+        which = "no case has" if len(without) == len(cases) else f"{len(without)} of {len(cases)} cases have no"
+        notes.append(f"{which} images, labels alone: enough to describe, not to train on.")
+    spacings = Counter(tuple(round(length, 2) for length in fact.spacing) for fact in facts if fact.spacing)
+    if len(spacings) > 1:
+        common, n = spacings.most_common(1)[0]
+        notes.append(
+            f"{len(spacings)} different spacings; the most common, {' x '.join(f'{s:g}' for s in common)} mm, "
+            f"in {n} of {len(facts)} cases."
+        )
+    axes = Counter(fact.axes for fact in facts if fact.axes)
+    if len(axes) > 1:
+        notes.append(f"axes point differently: {', '.join(f'{name} in {n} cases' for name, n in axes.most_common())}.")
+    return notes
