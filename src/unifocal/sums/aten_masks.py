@@ -97,7 +97,10 @@ def _slope(mask: Tensor, steps: Sequence[float], inner: slice) -> Tensor:
     twice, squares = torch.empty_like(rows), torch.full_like(rows, _FLOOR**2)
     for axis, step in enumerate(steps, start=2):
         if mask.shape[axis] > 1:
-            _twice_difference(mask, inner, twice) if axis == 2 else _twice_difference_in_rows(rows, axis, twice)
+            if axis == 2:
+                _twice_difference(mask, inner, twice)
+            else:
+                _twice_difference_in_rows(rows, axis, twice)
             squares.addcmul_(twice, twice, value=(step / 2) ** 2)
     return squares.sqrt_().sub_(_FLOOR)
 
