@@ -1,93 +1,171 @@
-"""What a comparison is asked to do, checked before anything starts, and the identity of each of its runs.
+"""What the lab can be asked for: one flat set of named settings, checked before anything starts.
 
-A run's identity is the hash of everything its numbers depend on: loss, fold, training settings, the content of the
-data and who is in which fold. Device and number of threads are left out: they change rounding and time, not the
-experiment, and a run begun on one machine may be finished on another.
+The same names stand on the command line (`--patch-overlap 0.25`), in a YAML file (`patch_overlap: 0.25`) and in a
+protocol, and `SECTIONS` is the order in which people are shown them. Values may be texts, as a command line gives
+them: numbers with commas become tuples, `none` is None.
 """
 
-import ast
-import hashlib
-import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from unifocal.lab.choices import LossChoice, NetworkChoice
+from unifocal.lab.data.problems import suggest
 from unifocal.lab.errors import LabError
 
-FORMAT = 1  # of the run folders; raise it when old ones can no longer be read
+SECTIONS = ("Comparison", "Data", "Preparation", "Patches", "Network", "Training", "Machine")
 
 
-class LossChoice(BaseModel):
-    """A loss by its registry name, with the arguments that differ from its defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    arguments: dict[str, Any] = {}
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `name` or `name:argument=value:argument=value`, e.g. `unified-focal:gamma=0.2:delta=0.7`."""
-        name, *pairs = text.strip().split(":")
-        arguments: dict[str, Any] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals or not key.strip() or not value.strip():
-                raise LabError(
-                    f"expected a loss as name:argument=value:...; got {pair!r} in {text!r}. "
-                    "Example: unified-focal:gamma=0.2:delta=0.7"
-                )
-            if key.strip() in arguments:
-                raise LabError(f"expected each argument once; {key.strip()!r} stands twice in {text!r}.")
-            arguments[key.strip()] = _value(value.strip())
-        return cls(name=name.strip(), arguments=arguments)
-
-    @property
-    def label(self) -> str:
-        """How tables and folders call it: the text it was parsed from, in canonical order and without spaces."""
-        arguments = (f"{key}={self.arguments[key]}".replace(" ", "") for key in sorted(self.arguments))
-        return ":".join([self.name, *arguments])
-
-    def build(self) -> Any:
-        """The loss as a torch module; a name or argument that does not exist is a LabError with the nearest one."""
-        import unifocal
-
-        try:
-            return unifocal.build(self.name, **self.arguments)
-        except (TypeError, ValueError) as error:
-            raise LabError(f"loss {self.label!r}: {error}") from error
+def _words(value: Any) -> Any:
+    """Split a text at its commas; anything else is left to pydantic."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return (value,) if isinstance(value, int | float) else value
 
 
-def parse_losses(text: str) -> tuple[LossChoice, ...]:
-    """Read losses separated by commas; commas within brackets separate values: `focal:alpha=[0.25,0.75],dice`."""
-    entries = [entry for entry in re.split(r",(?![^\[(]*[\])])", text) if entry.strip()]
-    if not entries:
-        raise LabError("expected at least one loss; got none. `unifocal losses` prints the family.")
-    return tuple(LossChoice.parse(entry) for entry in entries)
+def _losses(value: Any) -> Any:
+    return LossChoice.parse_list(value) if isinstance(value, str) else _each(LossChoice, value)
+
+
+def _networks(value: Any) -> Any:
+    return NetworkChoice.parse_list(value) if isinstance(value, str) else _each(NetworkChoice, value)
+
+
+def _each(kind: type[LossChoice] | type[NetworkChoice], value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(kind.parse(entry) if isinstance(entry, str) else entry for entry in value)
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("none", "null", "") else value
+
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_words), Field(min_length=1, max_length=3)]
+Lengths = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_words), Field(min_length=1)]
+Range = Annotated[tuple[float, float], BeforeValidator(_words)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Losses = Annotated[tuple[LossChoice, ...], BeforeValidator(_losses), Field(min_length=1)]
+Networks = Annotated[tuple[NetworkChoice, ...], BeforeValidator(_networks), Field(min_length=1)]
+
+
+def setting(section: str, default: Any, text: str) -> Any:
+    """A field of `Settings`: where it stands, what it is without a word, what it means."""
+    return Field(default, description=text, json_schema_extra={"section": section}, validate_default=False)
 
 
 class Settings(BaseModel):
-    """A comparison: which losses, on which folds, trained how."""
+    """Everything that a comparison, or a single training, is asked to do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    losses: Annotated[tuple[LossChoice, ...], Field(min_length=1)]
-    folds: Annotated[int, Field(ge=2)] = 5
-    epochs: Annotated[int, Field(ge=1)] = 20
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    size: Annotated[int, Field(ge=32)] = 128  # the U-Net halves four times, and its norms need more than one pixel
-    width: Annotated[int, Field(ge=1)] = 64
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    augment: bool = True
-    layout: str | None = None
-    groups: Path | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Annotated[int, Field(ge=1)] | None = None
+    losses: Losses = setting(
+        "Comparison",
+        LossChoice.parse_list("dice,tversky,unified-focal"),
+        "Losses by name, with commas; arguments as in unified-focal:gamma=0.2:delta=0.7.",
+    )
+    networks: Networks = setting(
+        "Comparison", NetworkChoice.parse_list("unet"), "Networks by name, with commas; arguments as in unet:width=32."
+    )
+    folds: Annotated[int, Field(ge=2)] = setting("Comparison", 5, "Folds of the cross-validation.")
+    validation: Annotated[float, Field(gt=0, lt=1)] = setting(
+        "Comparison", 0.2, "Share of the cases not tested on that chooses the best epoch."
+    )
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_words), Field(min_length=1)] = setting(
+        "Comparison", (0,), "Of weights, order and augmentation; every seed is a training of its own, with commas."
+    )
+    split_seed: Seed = setting("Comparison", 0, "Who is in which fold.")
+    division: Literal["dealt", "published"] = setting(
+        "Comparison", "dealt", "Folds dealt anew, or the parts or folds that were published with the data."
+    )
+
+    layout: str | None = setting("Data", None, "How DATA is stored, by name (`unifocal layouts`); found out if not given.")
+    groups: Path | None = setting("Data", None, "CSV that names the patient or group of each image.")
+    splits: Path | None = setting("Data", None, "JSON of published folds, as nnU-Net and PI-CAI write it.")
+    exclude: Names = setting("Data", (), "Cases to leave out, by id, with commas.")
+    sequences: Names | None = setting("Data", None, "Images of each case to use, by name, with commas; all if not given.")
+    target: Names | None = setting(
+        "Data", None, "One class to find, against all else: names of classes to unite, with commas, or of a region."
+    )
+    require_target: bool = setting("Data", False, "Leave out the cases that show none of the classes.")
+    colour: bool = setting("Data", False, "Keep the three channels of colour pictures, which are read as grey otherwise.")
+
+    size: Sizes | None = setting(
+        "Preparation", None, "Resize to this many pixels or voxels, one number or one for each axis. Pictures: 128."
+    )
+    spacing: Lengths | None = setting("Preparation", None, "Resample volumes to this spacing in mm, for each axis.")
+    crop: Sizes | None = setting("Preparation", None, "Then cut or pad to this size around the centre.")
+    clip: Range | None = setting("Preparation", None, "Clip intensities to two values, e.g. -79,304 HU.")
+    clip_percentiles: Range | None = setting("Preparation", None, "Clip intensities to two percentiles of the image.")
+    intensity: Literal["z-score-01", "z-score", "01", "none"] = setting(
+        "Preparation", "z-score-01", "How each image is normalised: z-score, then to [0, 1], as in the papers."
+    )
+
+    patch: Sizes | None = setting("Patches", None, "Train on random patches of this size; on whole images if not given.")
+    patches_per_case: Positive = setting("Patches", 1, "Patches of each case in an epoch.")
+    patch_foreground: Share = setting("Patches", 0.5, "Share of the patches that are centred on foreground.")
+    patch_overlap: Annotated[float, Field(ge=0, lt=1)] = setting(
+        "Patches", 0.5, "Of neighbouring windows when predicting, as a share of the patch."
+    )
+    patch_blend: Literal["gaussian", "constant"] = setting("Patches", "gaussian", "How overlapping windows are weighted.")
+
+    width: Positive | None = setting("Network", None, "Channels of the first level; the network's own if not given.")
+    deep_supervision: Literal["none", "papers", "nnunet", "monai"] = setting(
+        "Network", "none", "Losses at the decoder's lower scales, too, weighted by this rule."
+    )
+    initialisation: Literal["torch", "xavier", "he"] = setting("Network", "torch", "How first weights are drawn.")
+
+    epochs: Positive = setting("Training", 20, "Epochs of each run.")
+    steps: Positive | None = setting("Training", None, "Steps of an epoch; one pass over the cases if not given.")
+    batch_size: Positive = setting("Training", 8, "Images or patches in a step.")
+    accumulate: Positive = setting("Training", 1, "Steps whose gradients are added up before the weights change.")
+    optimiser: Literal["sgd", "adam", "adamw"] = setting("Training", "sgd", "SGD has Nesterov momentum.")
+    learning_rate: Annotated[float, Field(gt=0)] = setting("Training", 0.01, "Of the first epoch.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = setting("Training", 0.99, "Of SGD.")
+    weight_decay: Annotated[float, Field(ge=0)] = setting("Training", 0.0, "Of the optimiser.")
+    schedule: Literal["poly", "plateau", "cosine", "constant"] = setting(
+        "Training", "poly", "Learning rate: (1 - epoch / epochs)^0.9, or by tenths where validation stands still."
+    )
+    patience: Positive = setting("Training", 10, "Epochs without a better validation loss before `plateau` acts.")
+    early_stop: Positive | None = setting(
+        "Training", None, "Stop after so many epochs without a better validation loss; never if not given."
+    )
+    keep: Literal["best", "last"] = setting("Training", "best", "Weights of the lowest validation loss, or the last.")
+    clip_gradient: Annotated[float, Field(gt=0)] | None = setting("Training", None, "Largest norm of the gradient.")
+    augment: bool = setting("Training", True, "Scale, rotate, mirror, deform, change gamma.")
+    precision: Literal["32", "bf16", "16"] = setting("Training", "32", "Of the arithmetic; losses compute in 32 bits.")
+
+    device: Literal["auto", "cpu", "cuda"] = setting("Machine", "auto", "auto takes a GPU where there is one.")
+    devices: Positive = setting("Machine", 1, "Devices that share one run (DDP).")
+    threads: Positive | None = setting("Machine", None, "Of the CPU; torch's choice if not given.")
+    workers: Positive = setting("Machine", 1, "Runs at the same time, each in a process of its own.")
+    engine: Literal["local", "ray", "slurm"] = setting("Machine", "local", "What the runs are handed to.")
+    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = setting(
+        "Machine", None, "i/n: do the i-th of n equal parts of the runs here; for any other scheduler."
+    )
+    address: str | None = setting("Machine", None, "Of the Ray cluster; one is started here if not given.")
+    gpus: Annotated[float, Field(ge=0)] | None = setting(
+        "Machine", None, "GPUs of each run (Ray, SLURM); a fraction shares one GPU between runs of Ray."
+    )
+    slurm: Names = setting("Machine", (), "Words for SLURM: partition=gpu,time=600,mem_gb=16, ...")
+    deterministic: bool = setting("Machine", False, "Refuse what is not repeatable to the bit on a GPU.")
+    tensorboard: bool = setting("Machine", False, "Write curves for TensorBoard, too.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        """`none` is None where None may stand, and `seed` is `seeds`."""
+        if not isinstance(values, dict):
+            return values
+        plain = dict(values)
+        if "seed" in plain and "seeds" not in plain:
+            plain["seeds"] = plain.pop("seed")
+        optional = (name for name, field in cls.model_fields.items() if field.default is None)
+        return plain | {name: _none(plain[name]) for name in optional if name in plain}
 
     @field_validator("layout")
     @classmethod
@@ -97,14 +175,43 @@ class Settings(BaseModel):
         check_layout(layout)
         return layout
 
-    @field_validator("losses")
+    @field_validator("losses", "networks", "seeds")
     @classmethod
-    def _each_once(cls, losses: tuple[LossChoice, ...]) -> tuple[LossChoice, ...]:
-        labels = [loss.label for loss in losses]
+    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        labels = [str(value) for value in values]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"each loss once, please; {', '.join(twice)} stands twice")
-        return losses
+            raise ValueError(f"each once, please; {', '.join(twice)} stands twice")
+        return values
+
+    @field_validator("clip", "clip_percentiles")
+    @classmethod
+    def _rising(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
+        if values is not None and values[0] >= values[1]:
+            raise ValueError("the lower bound first, please, and below the upper one")
+        return values
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.clip is not None and self.clip_percentiles is not None:
+            raise ValueError("clip and clip_percentiles exclude each other")
+        if self.size is not None and self.spacing is not None:
+            raise ValueError("size and spacing exclude each other")
+        return self
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The settings of a section, as JSON has them."""
+        return self.model_dump(mode="json", include=set(names_of(name)))
+
+
+def names_of(section: str) -> list[str]:
+    """The settings of a section, in order."""
+    return [name for name in Settings.model_fields if section_of(name) == section]
+
+
+def section_of(name: str) -> str:
+    extra = Settings.model_fields[name].json_schema_extra
+    return str(extra["section"]) if isinstance(extra, dict) else ""
 
 
 def make_settings(**values: Any) -> Settings:
@@ -112,58 +219,14 @@ def make_settings(**values: Any) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            + ("" if problem["loc"] == ("losses",) else f"; got {problem['input']!r}")
-            for problem in error.errors()
-        ]
+        lines = [f"  {_mistake(problem)}" for problem in error.errors()]
         raise LabError("these settings are impossible:\n" + "\n".join(lines)) from None
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training: a loss on a fold."""
-
-    loss: LossChoice
-    fold: int
-    settings: Settings
-    data: str  # fingerprint of the images, masks and classes
-    split: str  # fingerprint of this fold's train, validation and test cases
-
-    def identity(self) -> dict[str, Any]:
-        """Everything the numbers of this run depend on."""
-        training = self.settings.model_dump(
-            mode="json",
-            include={"epochs", "seed", "size", "width", "batch_size", "learning_rate", "augment"},
-        )
-        return {
-            "format": FORMAT,
-            "loss": self.loss.model_dump(mode="json"),
-            "fold": self.fold,
-            **training,
-            "data": self.data,
-            "split": self.split,
-        }
-
-    @property
-    def name(self) -> str:
-        """Name of the run's folder: readable, and different whenever the identity is."""
-        loss = re.sub(r"[^A-Za-z0-9.=-]+", "_", self.loss.label)[:60]
-        return f"{loss}-fold{self.fold}-seed{self.settings.seed}-{fingerprint(self.identity())[:8]}"
-
-
-def fingerprint(value: object) -> str:
-    """SHA-256 of the canonical JSON of `value`."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _value(text: str) -> Any:
-    """A number, list, True, False or None as such; anything else is a word."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return list(value) if isinstance(value, tuple) else value
+def _mistake(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, dict))
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: there is no such setting.{suggest(where, Settings.model_fields)}"
+    text = problem["msg"].removeprefix("Value error, ")
+    shown = not where or where.startswith(("losses", "networks")) or isinstance(problem["input"], dict)
+    return f"{where}: {text}".removeprefix(": ") + ("" if shown else f"; got {problem['input']!r}")
