@@ -1,90 +1,95 @@
-"""The grid of runs, every loss on every fold: what is done is not done again, what fails does not stop the rest.
+"""Every loss on every network, fold and seed of every data set: what is done is not done again, what fails stops no other.
 
-One output folder belongs to one data set and one set of folds, written to `folds.json`; asking for others there is
-refused. Other training settings may share it: each run has a folder of its own, named by its identity. Table, summary
-and picture always cover the runs asked for last, and no others.
+check     losses, networks and data against each other, before anything heavy starts
+plan      folds and prepared cases of each data set (`experiment.plan`), a folder for each run
+run       the grid (`grid.run_grid`), by whatever engine
+tell      tables, summary and pictures of the runs asked for last, and of no others
 """
 
-import gc
-import hashlib
-import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
-from unifocal.lab import pictures, report
-from unifocal.lab.data.cases import Dataset
-from unifocal.lab.data.duplicates import Pair, duplicates_in
-from unifocal.lab.data.folds import hold_out, make_folds, make_strata, merge_groups
-from unifocal.lab.data.images import read_image
-from unifocal.lab.data.masks import read_mask
+from unifocal.lab import networks, pictures, report
+from unifocal.lab.cells import run_cell
+from unifocal.lab.choices import LossChoice
+from unifocal.lab.data.cases import IGNORE, Dataset
+from unifocal.lab.data.selection import select
+from unifocal.lab.division import is_divided
 from unifocal.lab.errors import LabError
-from unifocal.lab.limits import check_trainable
+from unifocal.lab.experiment import Experiment, plan, write_run
+from unifocal.lab.grid import Cell, run_grid
 from unifocal.lab.outcome import Comparison, Outcome
-from unifocal.lab.pipeline import Prepared, prepare
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
-from unifocal.lab.settings import LossChoice, Run, Settings, fingerprint
-from unifocal.lab.storage import lock, read_json, write_json
-from unifocal.lab.training import Row, Split, choose_device, execute, read_result
+from unifocal.lab.settings import Settings
+from unifocal.lab.storage import lock, write_json
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is known before the first run."""
+def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:
+    """Run what is not yet run, then write tables, summary and pictures to `out`.
 
-    data: Prepared
-    foreground: list[float]  # share of each image
-    pairs: list[Pair]  # near-duplicates
-    splits: list[Split]
-    record: dict[str, Any]  # what folds.json says
-
-
-def compare(dataset: Dataset, settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:
-    """Run what is not yet run, then write table, summary and picture to `out`.
+    One data set has its folds and runs in `out` itself, several have a folder each, named as they are.
 
     Raises LabError before anything starts if the settings, the data or the folder do not allow it. KeyboardInterrupt
     passes through; the same call goes on later.
     """
     watcher = watcher or Watcher()
     out = Path(out).expanduser().resolve()
-    check_trainable(dataset)
-    check_losses(settings.losses, len(dataset.classes))
-    check_device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    with lock(out), watcher:
-        watcher.stage(f"reading {len(dataset.cases)} images of {dataset.name}")
-        plan = make_plan(dataset, settings)
-        record_folds(out / "folds.json", plan.record)
-        for note in dataset.notes:
-            watcher.stage(note)
-        if dataset.splits or any(case.part for case in dataset.cases):
-            watcher.stage("the set's own division is not used: folds are dealt anew over all cases")
-        if plan.pairs:
-            watcher.stage(report.near_duplicate_line(dataset, plan.pairs))
-        outcomes = run_all(dataset, settings, plan, out / "runs", watcher)
-        table = join_tables([read_table(o.folder / "cases.csv") for o in outcomes if o.failure is None])
-        comparison = Comparison(dataset, settings, out, outcomes, plan.pairs, table)
-        write_table(comparison.results_file, table)
-        watcher.stage("drawing and writing")
-        pictures.draw(comparison, plan.foreground)
-        report.write_summary(comparison)
+    with watcher:
+        experiments = plan_all(datasets, settings, out, watcher)
+        comparison = carry_out(experiments, settings, out, watcher)
+        if settings.shard is None:
+            with lock(out):
+                watcher.stage("drawing and writing")
+                write(comparison)
     return comparison
 
 
-def check_losses(losses: Sequence[LossChoice], classes: int) -> None:
+def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher: Watcher) -> list[Experiment]:
+    """Check everything, then plan each data set in its folder."""
+    datasets = [select(dataset, settings) for dataset in datasets]
+    check(datasets, settings)
+    with lock(out):
+        several = len(datasets) > 1
+        return [plan_aloud(dataset, settings, out / dataset.name if several else out, watcher) for dataset in datasets]
+
+
+def carry_out(experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher) -> Comparison:
+    """Do every run of `settings` on planned data, and collect the tables."""
+    with lock(out):
+        planned = plan_runs(experiments, settings, out)
+    outcomes = run(planned, experiments, settings, watcher)
+    return collect(experiments, settings, out, outcomes)
+
+
+def check(datasets: Sequence[Dataset], settings: Settings) -> None:
+    """What cannot work is said before anything heavy starts."""
+    names = [dataset.name for dataset in datasets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LabError(f"expected data sets of different names; {', '.join(twice)} stands twice. Rename a folder.")
+    check_device(settings.device)
+    for dataset in datasets:
+        if any(not case.images for case in dataset.cases):
+            raise LabError(
+                f"expected images to train on; {dataset.name} has labels alone. `unifocal describe` shows them."
+            )
+        check_losses(settings.losses, len(dataset.classes), dataset.dimension)
+        for network in settings.networks:
+            supervised = settings.deep_supervision != "none"
+            networks.check_network(network.name, dataset.dimension, network.arguments, supervised)
+
+
+def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:
     """Build and try every loss, so that no mistake comes to light an hour later."""
-    logits = torch.linspace(-1, 1, classes * 2 * 64).reshape(2, classes, 8, 8).requires_grad_()
-    labels = (torch.arange(2 * 64) % classes).reshape(2, 8, 8)
+    sizes = (8,) * dimension
+    logits = torch.linspace(-1, 1, classes * 2 * 8**dimension).reshape(2, classes, *sizes).requires_grad_()
+    labels = (torch.arange(2 * 8**dimension) % classes).reshape(2, *sizes)
     for loss in losses:
-        module = loss.build()
+        module = loss.build(ignore_index=IGNORE)
         try:
             value = module(logits, labels)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -101,153 +106,79 @@ def check_device(name: str) -> None:
         raise LabError("expected a CUDA device; torch finds none here. Use --device cpu, or auto.")
 
 
-def make_plan(dataset: Dataset, settings: Settings) -> Plan:
-    """Read and prepare every case, find near-duplicates, and deal the cases into folds."""
-    prepared: list[tuple[torch.Tensor, torch.Tensor]] = []
-    foreground: list[float] = []
-
-    def images() -> Iterator[Any]:
-        for case in dataset.cases:
-            image, mask = read_image(case), read_mask(case, dataset)
-            prepared.append(prepare(image, mask, settings.size))
-            foreground.append(float((mask > 0).mean()))
-            yield image
-
-    duplicates = duplicates_in(dataset, images())
-    if not any(foreground):
-        raise LabError(
-            f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
-            "their transparency only, or lie elsewhere?"
+def plan_aloud(dataset: Dataset, settings: Settings, folder: Path, watcher: Watcher) -> Experiment:
+    """`experiment.plan`, and what a user should know of it."""
+    watcher.stage(f"preparing {len(dataset.cases)} cases of {dataset.name}")
+    for note in dataset.notes:
+        watcher.stage(note)
+    if settings.division == "dealt" and is_divided(dataset):
+        watcher.stage(
+            f"{dataset.name} comes divided; folds are dealt anew over all cases (--division published uses its own)"
         )
-    data = Prepared(*(torch.stack(parts) for parts in zip(*prepared, strict=True)))
-    groups = merge_groups([case.group for case in dataset.cases], duplicates.groups)
-    strata = make_strata(foreground, [case.label for case in dataset.cases])
-    splits = []
-    for test in make_folds(groups, strata, settings.folds, settings.seed):
-        rest = sorted(set(range(len(groups))) - set(test))
-        train, validation = hold_out(rest, groups, strata, settings.validation, settings.seed)
-        splits.append(Split(tuple(train), tuple(validation), tuple(test)))
-    names = [case.id for case in dataset.cases]
-    record = {
-        "data": data_fingerprint(dataset),
-        "cases": len(names),
-        "classes": list(dataset.classes),
-        "seed": settings.seed,
-        "validation": settings.validation,
-        "groups": dict(zip(names, groups, strict=True)),
-        "folds": [
-            {part: [names[i] for i in getattr(split, part)] for part in ("train", "validation", "test")}
-            for split in splits
-        ],
-        "near_duplicates": [
+    experiment = plan(dataset, settings, folder, watcher.track)
+    if experiment.pairs:
+        watcher.stage(report.near_duplicate_line(dataset, experiment.pairs))
+    return experiment
+
+
+def plan_runs(experiments: Sequence[Experiment], settings: Settings, out: Path) -> list[Outcome]:
+    """Write down every run, so that any process can do it, and the list of them for whoever follows."""
+    planned = [Outcome(run, experiment, None) for experiment in experiments for run in experiment.runs(settings)]
+    for outcome in planned:
+        write_run(outcome.experiment, outcome.run)
+    record: dict[str, Any] = {
+        "datasets": {e.dataset.name: str(e.folder.relative_to(out)) for e in experiments},
+        "settings": settings.model_dump(mode="json"),
+        "runs": [
             {
-                "cases": [names[pair.i], names[pair.j]],
-                "similarity": round(pair.similarity, 4),
-                "identical": pair.identical,
+                "name": outcome.run.name,
+                "title": title(outcome, experiments),
+                "folder": str(outcome.experiment.folder.relative_to(out)),
+                "epochs": settings.epochs,
             }
-            for pair in duplicates.pairs
+            for outcome in planned
         ],
     }
-    return Plan(data, foreground, duplicates.pairs, splits, record)
+    write_json(out / "experiment.json", record)
+    return planned
 
 
-def data_fingerprint(dataset: Dataset) -> str:
-    """Hash of the classes and of every case's id and files: the same data anywhere, under any file names."""
-
-    def describe(path: Path) -> list[object]:
-        content = path.read_bytes()
-        return [len(content), hashlib.sha256(content).hexdigest()]
-
-    cases = [[case.id, describe(case.image), [describe(m) for m in case.masks]] for case in dataset.cases]
-    # What a stored value means changes the truth as much as the files do; plain indices go without saying.
-    values = {} if dataset.values is None else {str(v): c for v, c in sorted(dataset.values.items()) if v != c}
-    return fingerprint([list(dataset.classes), cases, *([values] if values else [])])
-
-
-def record_folds(path: Path, record: dict[str, Any]) -> None:
-    """Write the folds, or check that those already there are the same."""
-    if not path.exists():
-        write_json(path, record)
-        return
-    before = read_json(path)
-    if not isinstance(before, dict):
-        raise LabError(f"expected the folds of an earlier comparison; {path} is none. Remove it, or use another --out.")
-    parts = {
-        "data": "the images, masks or classes",
-        "seed": "the seed",
-        "validation": "the share for validation",
-        "groups": "the groups of cases",
-        "folds": "the folds",
-    }
-    changed = [words for key, words in parts.items() if before.get(key) != record[key]]
-    if changed:
-        raise LabError(
-            f"expected the same data and folds as before in {path.parent}; what differs: {', '.join(changed)}. "
-            "One output folder holds one set of folds: use another --out."
-        )
-
-
-def run_all(dataset: Dataset, settings: Settings, plan: Plan, folder: Path, watcher: Watcher) -> list[Outcome]:
-    """Every loss on every fold; folds outside, so that an early stop leaves whole folds to look at."""
-    data = str(plan.record["data"])
-    runs = [
-        Run(loss, fold, settings, data, fingerprint(plan.record["folds"][fold]))
-        for fold in range(settings.folds)
-        for loss in settings.losses
+def run(
+    planned: Sequence[Outcome], experiments: Sequence[Experiment], settings: Settings, watcher: Watcher
+) -> list[Outcome]:
+    """Do all runs; each as it ended, in the order of the plan. Those of other shards are left out."""
+    cells = [
+        Cell(str(outcome.experiment.folder), outcome.run.name, title(outcome, experiments), settings.epochs)
+        for outcome in planned
     ]
-    watcher.plan(len(runs), sum(is_finished(folder / run.name) for run in runs), settings.epochs)
-    return [run_one(run, dataset, plan, folder / run.name, watcher) for run in runs]
+    ends = {(record["out"], record["name"]): record for record in run_grid(cells, settings, watcher, run_cell)}
+    return [
+        Outcome(outcome.run, outcome.experiment, ends[key]["reason"])
+        for outcome, cell in zip(planned, cells, strict=True)
+        if (key := (cell.out, cell.name)) in ends
+    ]
 
 
-def run_one(run: Run, dataset: Dataset, plan: Plan, folder: Path, watcher: Watcher) -> Outcome:
-    """Execute a run unless it is finished; a failure is recorded in `failure.json`, and retried by the next call."""
-    if is_finished(folder):
-        return Outcome(run, folder, None)
-    name = f"{run.loss.label}, fold {run.fold}"
-
-    def tell(row: Row) -> None:
-        watcher.epoch_ended(int(row["epoch"]), row["validation_loss"])
-
-    watcher.run_started(name, epochs_done(folder))
-    try:
-        execute(run, dataset, plan.data, plan.splits[run.fold], folder, tell)
-    except Exception as error:
-        reason = explain(error)
-        record = {
-            "status": "failed",
-            "reason": reason,
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "traceback": traceback.format_exc(),
-        }
-        write_json(folder / "failure.json", record)
-        watcher.run_ended(name, f"failed: {reason}")
-        return Outcome(run, folder, reason)
-    finally:
-        gc.collect()
-        if choose_device(run.settings.device) == "cuda":
-            torch.cuda.empty_cache()
-    (folder / "failure.json").unlink(missing_ok=True)
-    table = read_table(folder / "cases.csv")
-    watcher.run_ended(name, f"DSC {np.nanmean(table.loc[table['metric'] == 'DSC', 'value']):.3f}")
-    return Outcome(run, folder, None)
+def collect(experiments: Sequence[Experiment], settings: Settings, out: Path, outcomes: list[Outcome]) -> Comparison:
+    """The tables of all finished runs, joined."""
+    finished = [outcome for outcome in outcomes if outcome.failure is None]
+    tables = {name: join_tables([read_table(o.folder / f"{name}.csv") for o in finished]) for name in TABLES}
+    return Comparison(list(experiments), settings, out, outcomes, **tables)
 
 
-def is_finished(folder: Path) -> bool:
-    """Is all there that a report needs? A run that has lost a part of it is completed from its weights."""
-    return read_result(folder) is not None and (folder / "cases.csv").is_file() and (folder / "predictions").is_dir()
+TABLES = ("cases", "lesions", "validation")
 
 
-def epochs_done(folder: Path) -> int:
-    """Whole epochs that a run will not repeat."""
-    if not (folder / "last.ckpt").exists() or not (folder / "history.csv").exists():
-        return 0
-    return len(pd.read_csv(folder / "history.csv"))
+def write(comparison: Comparison) -> None:
+    """Tables, pictures and summary, in `comparison.out`."""
+    write_table(comparison.out / "results.csv", comparison.cases)
+    write_table(comparison.out / "lesions.csv", comparison.lesions)
+    for experiment in comparison.experiments:
+        pictures.draw(comparison, experiment)
+    report.write_summary(comparison)
 
 
-def explain(error: Exception) -> str:
-    """One line that says why a run failed."""
-    first = (str(error).strip().splitlines() or [""])[0][:200]
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-    if memory:
-        return f"out of memory ({first}); a smaller --batch-size, --width or --size needs less"
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+def title(outcome: Outcome, experiments: Sequence[Experiment]) -> str:
+    """How people are told of a run: its data set, too, where there are several."""
+    name = f"{outcome.experiment.dataset.name}, " if len(experiments) > 1 else ""
+    return name + outcome.run.title

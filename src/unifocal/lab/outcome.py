@@ -1,13 +1,13 @@
-"""What became of a comparison: the end of every run, and where its files lie."""
+"""What became of a comparison: the end of every run, and its tables."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from unifocal.lab.data.cases import Dataset
-from unifocal.lab.data.duplicates import Pair
-from unifocal.lab.settings import Run, Settings
+from unifocal.lab.experiment import Experiment
+from unifocal.lab.runs import Run
+from unifocal.lab.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -15,33 +15,32 @@ class Outcome:
     """How one run ended."""
 
     run: Run
-    folder: Path
-    failure: str | None  # the reason; None: finished
+    experiment: Experiment
+    failure: str | None  # the reason; None: finished, or not yet begun
+
+    @property
+    def folder(self) -> Path:
+        return self.experiment.run_folder(self.run.name)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What has become of it; the files lie in `out`."""
+    """What has become of it; the files lie in `out`.
 
-    dataset: Dataset
+    Attributes:
+        cases: metrics of the test cases, one row for each data set, network, loss, fold, seed, case, class and metric.
+        lesions: every lesion of the test cases, and whether it was found.
+        validation: as `cases`, of those that chose the epoch.
+    """
+
+    experiments: list[Experiment]
     settings: Settings
     out: Path
     outcomes: list[Outcome]
-    pairs: list[Pair]
-    table: pd.DataFrame
+    cases: pd.DataFrame
+    lesions: pd.DataFrame
+    validation: pd.DataFrame
 
     @property
     def failures(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.failure is not None]
-
-    @property
-    def results_file(self) -> Path:
-        return self.out / "results.csv"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.out / "summary.md"
-
-    @property
-    def picture_file(self) -> Path:
-        return self.out / "contours.png"

@@ -1,7 +1,8 @@
-"""One picture of the comparison: truth and every loss's contour on the best, the median and the worst image.
+"""One picture of a data set: truth and every loss's contour on the best, the median and the worst case.
 
-The images are ranked by their mean DSC over losses, among those that have foreground and that every finished loss was
-tested on. The first column shows the whole image and, framed, the part that the other columns enlarge.
+The cases are ranked by their mean DSC over losses, among those that have foreground and that every finished loss was
+tested on. The first column shows the whole image and, framed, the part that the other columns enlarge. Of a volume it
+is the slice with most foreground, across the axis along which its voxels are longest.
 """
 
 from collections.abc import Sequence
@@ -11,53 +12,100 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unifocal.lab.data.cases import IGNORE, Case, Dataset
+from unifocal.lab.data.files import is_volume
 from unifocal.lab.data.images import read_image
 from unifocal.lab.data.masks import read_mask
-from unifocal.lab.outcome import Comparison
+from unifocal.lab.data.volumes import read_volume
+from unifocal.lab.experiment import Experiment, shares
+from unifocal.lab.outcome import Comparison, Outcome
+from unifocal.lab.preparation import read_prediction
+from unifocal.lab.report import PICTURE
 from unifocal.lab.storage import write_with
-from unifocal.lab.training import read_prediction
 
 TRUTH = "#35c9ff"
 PREDICTION = "#ffb000"
 Mask = NDArray[np.uint8]
 
 
-def draw(comparison: Comparison, foreground: Sequence[float]) -> None:
+def draw(comparison: Comparison, experiment: Experiment) -> None:
     """Write the picture; without a single finished run there is nothing to draw, and an older picture goes."""
-    comparison.picture_file.unlink(missing_ok=True)
-    dataset = comparison.dataset
-    present = {case.id for case, share in zip(dataset.cases, foreground, strict=True) if share > 0}
-    chosen = choose_cases(comparison.table, present)
+    path, dataset = experiment.folder / PICTURE, experiment.dataset
+    path.unlink(missing_ok=True)
+    table = comparison.cases[comparison.cases["dataset"] == dataset.name]
+    present = {case.id for case, share in zip(dataset.cases, shares(dataset), strict=True) if share > 0}
+    scores = case_scores(table)
+    chosen = choose_cases(scores, present)
     if not chosen:
         return
-    by_id = {case.id: case for case in dataset.cases}
-    fold_of = dict(zip(comparison.table["case"], comparison.table["fold"], strict=True))
-    scores = case_scores(comparison.table)
+    several = len(comparison.settings.networks) > 1
+    columns = {
+        (network.label, loss.label): f"{network.label}, {loss.label}" if several else loss.label
+        for network in comparison.settings.networks
+        for loss in comparison.settings.losses
+    }
+    fold_of = dict(zip(table["case"], table["fold"], strict=True))
+    by_id = {case.id: (i, case) for i, case in enumerate(dataset.cases)}
     rows = []
-    for title, case_id in chosen:
-        case = by_id[case_id]
-        predictions = {
-            o.run.loss.label: (
-                read_prediction(o.folder / "predictions", case_id),
-                float(scores.loc[case_id, o.run.loss.label]),
-            )
-            for o in comparison.outcomes
-            if o.failure is None and o.run.fold == fold_of[case_id]
-        }
-        rows.append((f"{title}\n{case_id}", read_image(case), read_mask(case, dataset), predictions))
-    figure = draw_rows(rows, [loss.label for loss in comparison.settings.losses])
-    write_with(comparison.picture_file, lambda part: figure.savefig(part, format="png", dpi=110))
+    for caption, case_id in chosen:
+        i, case = by_id[case_id]
+        truth = read_mask(case, dataset)
+        truth[truth == IGNORE] = 0
+        view = View.of(truth, dataset.facts[i].spacing)
+        predictions: dict[str, tuple[Mask, float]] = {}
+        for outcome in comparison.outcomes:
+            key = (outcome.run.network.label, outcome.run.loss.label)
+            if _shows(outcome, experiment, fold_of[case_id]) and columns[key] not in predictions:
+                mask = read_prediction(outcome.folder / "predictions", case_id)
+                predictions[columns[key]] = (view.cut(mask), float(scores.loc[case_id, key]))
+        rows.append((f"{caption}\n{case_id}{view.where}", view.cut(_grey(case, dataset)), view.cut(truth), predictions))
+    figure = draw_rows(rows, list(columns.values()))
+    write_with(path, lambda part: figure.savefig(part, format="png", dpi=110))
+
+
+def _shows(outcome: Outcome, experiment: Experiment, fold: int) -> bool:
+    return outcome.failure is None and outcome.experiment is experiment and outcome.run.fold == fold
+
+
+def _grey(case: Case, dataset: Dataset) -> NDArray[np.float32]:
+    """The first image of a case."""
+    if dataset.dimension == 2:
+        return read_image(case)
+    assert is_volume(case.image)
+    return np.asarray(read_volume(case.image).values[0], np.float32)
+
+
+class View:
+    """What of a case is shown: a picture as it is, of a volume one slice."""
+
+    def __init__(self, axis: int | None, index: int) -> None:
+        self.axis, self.index = axis, index
+
+    @classmethod
+    def of(cls, truth: Mask, spacing: Sequence[float] | None) -> "View":
+        if truth.ndim == 2:
+            return cls(None, 0)
+        axis = int(np.argmax(spacing)) if spacing is not None and max(spacing) > 1.05 * min(spacing) else 2
+        others = tuple(n for n in range(3) if n != axis)
+        return cls(axis, int((truth > 0).sum(others).argmax()))
+
+    @property
+    def where(self) -> str:
+        return "" if self.axis is None else f", slice {self.index}"
+
+    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The slice with its first axis to the right and its second upwards, as scans are shown."""
+        return values if self.axis is None else values.take(self.index, self.axis).T[::-1]
 
 
 def case_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """DSC, averaged over classes: one row per case, one column per loss."""
+    """DSC, averaged over classes and seeds: one row per case, one column per (network, loss)."""
     dsc = table[table["metric"] == "DSC"]
-    return dsc.pivot_table(index="case", columns="loss", values="value", aggfunc="mean")
+    return dsc.pivot_table(index="case", columns=["network", "loss"], values="value", aggfunc="mean")
 
 
-def choose_cases(table: pd.DataFrame, present: set[str]) -> list[tuple[str, str]]:
+def choose_cases(scores: pd.DataFrame, present: set[str]) -> list[tuple[str, str]]:
     """(best, median or worst; case id), without repeats where there are fewer than three cases."""
-    scores = case_scores(table)
     scores = scores[scores.index.isin(present)].dropna()
     ranked = scores.mean(axis=1).sort_values(ascending=False, kind="stable").index.tolist()
     if not ranked:

@@ -3,21 +3,22 @@
 import math
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.duplicates import Pair
-from unifocal.lab.metrics import EMPTY_RULE, METRICS
+from unifocal.lab.experiment import Experiment
+from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
-from unifocal.lab.results import summarise
-from unifocal.lab.settings import Settings
+from unifocal.lab.results import CANDIDATE, summarise
+from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
 from unifocal.lab.storage import read_json, write_text
 
+PICTURE = "contours.png"
 SHOWN = 20  # near-duplicate pairs listed
 
 
@@ -35,107 +36,146 @@ def near_duplicate_line(dataset: Dataset, pairs: Sequence[Pair]) -> str:
 
 
 def terminal_tables(comparison: Comparison) -> list[Table]:
-    """One table per foreground class, the best of each column in bold."""
+    """One table for each data set and foreground class, the best of each column in bold."""
     tables = []
-    for name, rows in _by_class(comparison):
-        table = Table(title=f"{comparison.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
-        complete = all(folds == str(comparison.settings.folds) for _, _, folds in rows)
-        widest = max(len(label) for label, _, _ in rows)
+    for experiment, name, rows in _blocks(comparison):
+        table = Table(title=f"{experiment.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
+        complete = all(row.done == row.planned for row in rows)
+        widest = max(len(row.label) for row in rows)
         table.add_column("loss", overflow="fold", min_width=min(widest, 22 if complete else 14))
-        for metric in METRICS:
+        for metric in MAIN:
             table.add_column(metric, justify="right", no_wrap=True)
         if not complete:
-            table.add_column("folds", justify="right")
-        for label, cells, folds in rows:
+            table.add_column("runs", justify="right")
+        for row in rows:
             # The half-width takes a line of its own, so that all columns fit into 80 characters.
-            texts = [Text(text.replace(" ±", "\n±"), style="bold" if best else "") for text, best in cells]
-            table.add_row(Text(label), *texts, *([] if complete else [Text(folds)]))
+            texts = [Text(text.replace(" ±", "\n±"), style="bold" if best else "") for text, best in row.cells]
+            table.add_row(Text(row.label), *texts, *([] if complete else [Text(row.runs)]))
         tables.append(table)
     return tables
 
 
 def write_summary(comparison: Comparison) -> None:
     """Write `summary.md`: what was compared, how, the result, what failed, and how to do it again."""
-    dataset, settings = comparison.dataset, comparison.settings
-    sections = [
-        f"# Losses compared on {dataset.name}",
-        f"{len(dataset.cases)} cases ({dataset.layout} layout), {settings.folds} folds, "
-        f"{len(settings.losses)} losses, {settings.epochs} epochs, seed {settings.seed}.",
-    ]
-    for name, rows in _by_class(comparison):
-        sections += [f"## Result: {name}", _markdown_table(rows)]
+    settings, experiments = comparison.settings, comparison.experiments
+    names = " and ".join(e.dataset.name for e in experiments)
+    sections = [f"# Losses compared on {names}"]
     sections += [
+        f"{e.dataset.name}: {len(e.dataset.cases)} cases ({e.dataset.layout} layout), {len(e.splits)} "
+        f"fold{'s' * (len(e.splits) > 1)}."
+        for e in experiments
+    ]
+    sections.append(
+        f"{_number(len(settings.losses), 'loss', 'losses')}, {_number(len(settings.networks), 'network')}, "
+        f"{_number(len(settings.seeds), 'seed')}, {_number(settings.epochs, 'epoch')}."
+    )
+    for experiment, name, rows in _blocks(comparison):
+        heading = name if len(experiments) == 1 else f"{experiment.dataset.name}, {name}"
+        sections += [f"## Result: {heading}", _markdown_table(rows)]
+    sections.append(
         "Mean over folds of each fold's mean over images, ± half the 95 % t-interval over the fold means; the best "
-        "of a column is bold, among the losses that finished every fold. With few folds the interval is wide and may "
-        "leave [0, 1]. Every number can be computed again from `results.csv`.",
-        f"![Truth and predictions on the best, the median and the worst image]({comparison.picture_file.name})"
-        if comparison.picture_file.exists()
-        else "",
+        "of a column is bold, among those that finished every run. With few folds the interval is wide and may "
+        "leave [0, 1]. Every number can be computed again from `results.csv`."
+    )
+    for experiment in experiments:
+        picture = (experiment.folder / PICTURE).relative_to(comparison.out)
+        if (comparison.out / picture).exists():
+            sections.append(f"![Truth and predictions on the best, the median and the worst image]({picture})")
+    sections += [
         "## Empty masks",
         EMPTY_RULE,
         _undefined(comparison),
         "## Failed runs",
-        "\n".join(
-            f"- {o.run.loss.label}, fold {o.run.fold}: {o.failure} (`{o.folder.name}/failure.json`)"
-            for o in comparison.failures
-        )
+        "\n".join(f"- {o.run.title}: {o.failure} (`{o.folder.name}/failure.json`)" for o in comparison.failures)
         or "None.",
         "## Near-duplicates",
-        _near_duplicates(dataset, comparison.pairs),
+        *(_near_duplicates(e.dataset, e.pairs) for e in experiments),
         "## Settings",
         _settings(settings),
         "## Versions",
         _versions(comparison),
         "## Do it again",
-        f"```\n{command(dataset, settings, comparison.out)}\n```",
+        f"```\n{command(comparison)}\n```",
     ]
-    write_text(comparison.summary_file, "\n\n".join(section for section in sections if section) + "\n")
+    write_text(comparison.out / "summary.md", "\n\n".join(section for section in sections if section) + "\n")
 
 
-def command(dataset: Dataset, settings: Settings, out: Path) -> str:
-    """The command that gives this comparison, every option written out."""
-    words = ["unifocal", "compare", str(dataset.root)]
-    words += ["--losses", ",".join(loss.label for loss in settings.losses)]
-    for key, value in settings.model_dump(mode="json", exclude={"losses", "augment"}).items():
-        if value is not None:
-            words += [f"--{key.replace('_', '-')}", str(value)]
-    words += ["--augment" if settings.augment else "--no-augment", "--out", str(out)]
-    return shlex.join(words)
+def _number(n: int, one: str, several: str = "") -> str:
+    return f"{n} {one if n == 1 else several or one + 's'}"
 
 
-Rows = list[tuple[str, list[tuple[str, bool]], str]]  # label, (text, is best) per metric, folds
+def command(comparison: Comparison) -> str:
+    """The command that gives this comparison: every setting that is not the default, written out."""
+    words = ["unifocal", "compare", *(str(e.dataset.root) for e in comparison.experiments)]
+    words += ["--losses", ",".join(loss.label for loss in comparison.settings.losses)]
+    for key, value in changed(comparison.settings).items():
+        if key != "losses":
+            option = key.replace("_", "-")
+            words += (
+                [f"--{option}" if value else f"--no-{option}"]
+                if isinstance(value, bool)
+                else [f"--{option}", text_of(value)]
+            )
+    return shlex.join([*words, "--out", str(comparison.out)])
 
 
-def _by_class(comparison: Comparison) -> list[tuple[str, Rows]]:
-    folds = comparison.settings.folds
-    summary = summarise(comparison.table).set_index(["class", "loss", "metric"])
-    result = []
-    for name in comparison.dataset.classes[1:]:
-        several = len(comparison.settings.losses) > 1
-        best = {metric: _best(summary, name, metric, folds) if several else math.nan for metric in METRICS}
-        rows: Rows = []
-        for loss in comparison.settings.losses:
-            failed = sum(o.run.loss == loss for o in comparison.failures)
-            done = f"{folds - failed} of {folds}" if failed else str(folds)
-            cells = []
-            for metric in METRICS:
-                key = (name, loss.label, metric)
-                if key not in summary.index:
-                    cells.append(("–", False))
-                    continue
-                row = summary.loc[key]
-                text = _interval(float(row["mean"]), float(row["half_width"]))
-                cells.append((text, not failed and float(row["mean"]) == best[metric]))
-            rows.append((loss.label, cells, done))
-        result.append((name, rows))
-    return result
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: how it is called, (text, is best) for each metric, and how many runs it stands on."""
+
+    label: str
+    cells: list[tuple[str, bool]]
+    done: int
+    planned: int
+
+    @property
+    def runs(self) -> str:
+        return str(self.done) if self.done == self.planned else f"{self.done} of {self.planned}"
 
 
-def _best(summary: pd.DataFrame, name: str, metric: str, folds: int) -> float:
-    if name not in summary.index.get_level_values("class"):
-        return math.nan
-    rows = summary.xs((name, metric), level=("class", "metric"))
-    return float(rows.loc[rows["folds"] == folds, "mean"].max())
+def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
+    """For each data set and foreground class, a line for each network and loss."""
+    settings = comparison.settings
+    summary = summarise(comparison.cases).set_index([*CANDIDATE, "class", "metric"])
+    candidates = [(network.label, loss.label) for network in settings.networks for loss in settings.losses]
+    blocks = []
+    for experiment in comparison.experiments:
+        planned = len(experiment.splits) * len(settings.seeds)
+        done = {
+            key: sum(
+                o.failure is None and o.experiment is experiment and (o.run.network.label, o.run.loss.label) == key
+                for o in comparison.outcomes
+            )
+            for key in candidates
+        }
+        for name in experiment.dataset.classes[1:]:
+            found = {
+                (key, metric): summary.loc[place]
+                for key in candidates
+                for metric in MAIN
+                if (place := (experiment.dataset.name, *key, name, metric)) in summary.index
+            }
+            whole = [key for key in candidates if done[key] == planned]
+            best = {
+                metric: max(
+                    (float(found[key, metric]["mean"]) for key in whole if (key, metric) in found), default=math.nan
+                )
+                for metric in MAIN
+            }
+            lines = []
+            for key in candidates:
+                cells = []
+                for metric in MAIN:
+                    row = found.get((key, metric))
+                    mean = math.nan if row is None else float(row["mean"])
+                    half = math.nan if row is None else float(row["half_width"])
+                    is_best = len(candidates) > 1 and key in whole and mean == best[metric]
+                    cells.append((_interval(mean, half), is_best))
+                network, loss = key
+                label = loss if len(settings.networks) == 1 else f"{network}, {loss}"
+                lines.append(Line(label, cells, done[key], planned))
+            blocks.append((experiment, name, lines))
+    return blocks
 
 
 def _interval(mean: float, half_width: float) -> str:
@@ -144,22 +184,24 @@ def _interval(mean: float, half_width: float) -> str:
     return f"{mean:.3f}" if math.isnan(half_width) else f"{mean:.3f} ± {half_width:.3f}"
 
 
-def _markdown_table(rows: Rows) -> str:
-    lines = ["| loss | " + " | ".join(METRICS) + " | folds |", "|---|" + "---:|" * (len(METRICS) + 1)]
-    for label, cells, folds in rows:
-        texts = [f"**{text}**" if best else text for text, best in cells]
-        lines.append(f"| {label} | " + " | ".join(texts) + f" | {folds} |")
+def _markdown_table(rows: Sequence[Line]) -> str:
+    lines = ["| loss | " + " | ".join(MAIN) + " | runs |", "|---|" + "---:|" * (len(MAIN) + 1)]
+    for row in rows:
+        texts = [f"**{text}**" if best else text for text, best in row.cells]
+        lines.append(f"| {row.label} | " + " | ".join(texts) + f" | {row.runs} |")
     return "\n".join(lines)
 
 
 def _undefined(comparison: Comparison) -> str:
-    summary = summarise(comparison.table)
+    summary = summarise(comparison.cases)
     rows = summary[summary["undefined"] > 0]
     if rows.empty:
         return "No value was undefined."
-    lines = ["| loss | class | metric | undefined | of |", "|---|---|---|---:|---:|"]
+    lines = ["| data | network | loss | class | metric | undefined | of |", "|---|---|---|---|---|---:|---:|"]
     for row in rows.itertuples(index=False):
-        lines.append(f"| {row.loss} | {row[1]} | {row.metric} | {row.undefined} | {row.images} |")
+        lines.append(
+            f"| {row.dataset} | {row.network} | {row.loss} | {row[3]} | {row.metric} | {row.undefined} | {row.images} |"
+        )
     return "\n".join(lines)
 
 
@@ -177,14 +219,12 @@ def _near_duplicates(dataset: Dataset, pairs: Sequence[Pair]) -> str:
 
 
 def _settings(settings: Settings) -> str:
-    values = settings.model_dump(mode="json", exclude={"losses"})
+    """All that the numbers depend on; the defaults, too."""
     lines = ["| setting | value |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in values.items() if value is not None]
-    lines += [
-        "| optimiser | SGD, Nesterov momentum 0.99, learning rate × (1 − epoch / epochs)^0.9 |",
-        "| best model | lowest validation loss |",
-        "| network | original 2D U-Net, instance normalisation |",
-    ]
+    for section in SECTIONS:
+        if section != "Machine":
+            values = settings.section(section)
+            lines += [f"| {key} | {text_of(value)} |" for key, value in values.items() if value not in (None, [], "")]
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
-"""The tidy table, and the statistics that are pure functions of it.
+"""The tidy table, and what is computed from it alone.
 
-One row per (loss, fold, seed, case, class, metric) with the number in `value`; NaN where the metric is undefined.
-A loss's result is the mean over folds of each fold's mean over images; its interval is the 95 % t-interval over the
-fold means. Everything in a report can be computed again from this table.
+One row per (dataset, network, loss, fold, seed, case, class, metric) with the number in `value`; NaN where the metric is
+undefined. A result is the mean over folds of each fold's mean over images, and over seeds before that; its interval is
+the 95 % t-interval over the fold means. Everything in a report can be computed again from this table.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from scipy import stats
 
 from unifocal.lab.storage import write_with
 
-COLUMNS = ("loss", "fold", "seed", "case", "class", "metric", "value")
+COLUMNS = ("dataset", "network", "loss", "fold", "seed", "case", "class", "metric", "value")
+CANDIDATE = ["dataset", "network", "loss"]  # what is compared with what, within a data set
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -24,9 +25,10 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     # Names such as "NA" or "null" are names; only an empty value is undefined.
-    text = {"loss": str, "case": str, "class": str, "metric": str}
+    text = {name: str for name in ("dataset", "network", "loss", "case", "class", "metric")}
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
-    table["value"] = table["value"].astype(float)
+    if "value" in table:
+        table["value"] = table["value"].astype(float)
     return table
 
 
@@ -35,14 +37,15 @@ def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def fold_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over images, one row per (loss, class, metric, seed, fold); undefined values are left out."""
-    keys = ["loss", "class", "metric", "seed", "fold"]
-    return table.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
+    """Mean over images and seeds, one row per candidate, class, metric and fold; undefined values are left out."""
+    keys = [*CANDIDATE, "class", "metric", "fold"]
+    by_seed = table.groupby([*keys, "seed"], sort=False, observed=True)["value"].mean()
+    return by_seed.groupby(keys, sort=False, observed=True).mean().reset_index()
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per (loss, class, metric): folds, images, undefined, mean, half_width; in the table's order."""
-    keys = ["loss", "class", "metric"]
+    """One row per candidate, class and metric: folds, images, undefined, mean, half_width; in the table's order."""
+    keys = [*CANDIDATE, "class", "metric"]
     means = fold_means(table).dropna(subset=["value"])
     by_fold = means.groupby(keys, sort=False, observed=True)["value"]
     interval = by_fold.agg(folds="count", mean="mean", half_width=half_width)

@@ -7,7 +7,7 @@ highest other pair 0.69. A crop is tolerated up to about 3 % of a side; after a 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,6 +82,13 @@ def find_near_duplicates(images: Iterable[NDArray[Any]], threshold: float = THRE
 def duplicates_in(dataset: Dataset, images: Iterable[NDArray[Any]]) -> NearDuplicates:
     """Near-duplicates among the images of a data set; only identical ones where all images look alike anyway."""
     return find_near_duplicates(images, IDENTICAL if dataset.look_alike else THRESHOLD)
+
+
+def identical_files(digests: Sequence[tuple[str, ...]]) -> NearDuplicates:
+    """Pairs of cases whose files hold the same, by the digests of each case's files; a case without files has no twin."""
+    first: dict[tuple[str, ...], int] = {}
+    pairs = [Pair(first[key], n, 1.0, True) for n, key in enumerate(digests) if key and first.setdefault(key, n) != n]
+    return NearDuplicates(pairs, _join(pairs, len(digests)))
 
 
 def _thumbnail(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,60 @@
+"""One cell of a grid: a planned run, by the folder of its experiment and its name, done wherever it is called."""
+
+import gc
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unifocal.lab.errors import LabError
+from unifocal.lab.experiment import read_run
+from unifocal.lab.storage import write_json
+from unifocal.lab.training.execute import choose_device, execute, is_finished
+from unifocal.lab.training.fit import Tell
+
+Record = dict[str, Any]
+
+
+def run_cell(out: str, name: str, tell: Tell = lambda row: None) -> Record:
+    """Do a run, or what is left of it; a failure is recorded in `failure.json` and tried again by the next call.
+
+    Returns name, status ("finished" or "failed"), reason (None, or one line) and seconds. Raises nothing but
+    KeyboardInterrupt and Terminated, and what `read_run` raises where nothing was planned.
+    """
+    folder = Path(out) / "runs" / name
+    record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
+    if is_finished(folder):
+        return record
+    started = time.perf_counter()
+    experiment, run = read_run(Path(out), name)
+    if run.settings.threads:
+        torch.set_num_threads(run.settings.threads)
+    try:
+        execute(run, experiment, folder, tell)
+    except Exception as error:
+        reason = explain(error)
+        record |= {"status": "failed", "reason": reason}
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        failure = {"status": "failed", "reason": reason, "when": when, "traceback": traceback.format_exc()}
+        write_json(folder / "failure.json", failure)
+    else:
+        (folder / "failure.json").unlink(missing_ok=True)
+    finally:
+        gc.collect()
+        if choose_device(run.settings.device) == "cuda":
+            torch.cuda.empty_cache()
+    return record | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def explain(error: Exception) -> str:
+    """One line that says why a run failed."""
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    if memory:
+        return f"out of memory ({first}); a smaller --batch-size, --width, --size or --patch needs less"
+    if isinstance(error, LabError):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

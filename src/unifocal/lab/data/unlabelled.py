@@ -1,0 +1,83 @@
+"""A folder of images without masks becomes a data set to predict on.
+
+One file is one case. Where a network wants several sequences, a case is one volume that holds them all as channels, or
+files of one stem, each ending in its number as nnU-Net has it (`a_0000.nii.gz`, `a_0001.nii.gz`) or in the name of its
+sequence (`a_t2w.mha`, `a_adc.mha`). A data set in a layout of its own is read as such, whether it has masks or not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unifocal.lab.data.cases import Case, Dataset
+from unifocal.lab.data.files import files_in, is_volume, stem
+from unifocal.lab.data.problems import SHOWN, listed, some
+from unifocal.lab.data.reading import list_dataset
+from unifocal.lab.errors import LabError
+
+
+def list_images(folder: str | Path, like: Dataset, layout: str | None = None) -> Dataset:
+    """The cases of `folder`, to be read as those of `like` were: same sequences, same dimension.
+
+    Raises LabError for an empty folder, and for files that do not make up whole cases: all of them at once.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise LabError(f"expected a folder of images; {root} {'is a file' if root.exists() else 'does not exist'}.")
+    files = [path for path in files_in(root) if is_volume(path) == (like.dimension == 3)]
+    if layout is None and files:
+        cases, problems = _cases(files, like.sequences)
+    else:
+        listed_set, problems = list_dataset(root, layout)
+        cases = listed_set.cases
+        if listed_set.dimension != like.dimension:
+            kinds = ("", "", "pictures", "volumes")
+            problems.append(
+                f"the network was trained on {kinds[like.dimension]}; these are {kinds[listed_set.dimension]}"
+            )
+    if problems:
+        raise LabError(listed(f"{root} cannot be predicted on as it is", problems))
+    cases = tuple(replace(case, masks=()) for case in cases)
+    return replace(like, name=root.name, root=root, cases=cases, facts=(), splits=(), notes=(), groups_file=None)
+
+
+def _cases(files: Sequence[Path], sequences: Sequence[str]) -> tuple[tuple[Case, ...], list[str]]:
+    if len(sequences) == 1:
+        return _unique([Case(_bare(path, sequences), (path,), ()) for path in files])
+    by_stem: dict[str, dict[int, Path]] = {}
+    whole: list[Case] = []
+    for path in files:
+        name, number = _split(stem(path), sequences)
+        if number is None:
+            whole.append(Case(name, (path,), ()))
+        else:
+            by_stem.setdefault(name, {})[number] = path
+    problems = []
+    for name, found in by_stem.items():
+        lost = [sequence for n, sequence in enumerate(sequences) if n not in found]
+        if lost:
+            problems.append(f"{name}: no file for {some(lost)}")
+        whole.append(Case(name, tuple(found[n] for n in sorted(found)), ()))
+    cases, repeated = _unique(whole)
+    return cases, problems + repeated
+
+
+def _unique(cases: Sequence[Case]) -> tuple[tuple[Case, ...], list[str]]:
+    ids = [case.id for case in cases]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    return tuple(cases), [f"several files are called {name!r}: their names must differ" for name in twice[:SHOWN]]
+
+
+def _bare(path: Path, sequences: Sequence[str]) -> str:
+    return _split(stem(path), sequences)[0]
+
+
+def _split(name: str, sequences: Sequence[str]) -> tuple[str, int | None]:
+    """("a", 1) of `a_0001`, or of `a_adc` where ADC is the second sequence; ("a", None) where no sequence is named."""
+    head, _, tail = name.rpartition("_")
+    if head and tail.isdecimal() and len(tail) == 4 and int(tail) < len(sequences):
+        return head, int(tail)
+    names = [sequence.lower() for sequence in sequences]
+    if head and tail.lower() in names:
+        return head, names.index(tail.lower())
+    return name, None

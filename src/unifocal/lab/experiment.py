@@ -1,0 +1,194 @@
+"""A data set and its folds in an output folder: all that a process anywhere needs to know to take part.
+
+    dataset.json    cases with their files, classes and facts; the folder of the prepared cases
+    folds.json      who is in which fold, groups, near-duplicates
+    prepared/       the cases as the networks see them, a folder for each way to prepare them
+    runs/<name>/    a run, with its own `run.json`
+
+One folder belongs to one data set and one set of folds; asking for others there is refused. Other training settings may
+share it: each run has a folder of its own, named by its identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from unifocal.lab.choices import LossChoice, NetworkChoice
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.duplicates import NearDuplicates, Pair, duplicates_in, identical_files
+from unifocal.lab.data.folds import make_strata, merge_groups
+from unifocal.lab.data.images import read_image
+from unifocal.lab.division import PARTS, Split, divide
+from unifocal.lab.errors import LabError
+from unifocal.lab.preparation import PreparedSet, data_fingerprint, file_digests, open_prepared, prepare_all
+from unifocal.lab.progress import Track, silent
+from unifocal.lab.runs import Run, fingerprint
+from unifocal.lab.settings import Settings, make_settings
+from unifocal.lab.storage import read_json, write_json
+
+DATASET = TypeAdapter(Dataset)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set, its folds and its prepared cases, in `folder`.
+
+    Attributes:
+        data: fingerprint of images, masks and classes.
+        groups: of each case; patients and near-duplicates, which no fold parts.
+        pairs: the near-duplicates found.
+        prepared: name of the folder of the prepared cases.
+    """
+
+    folder: Path
+    dataset: Dataset
+    data: str
+    groups: tuple[int, ...]
+    splits: tuple[Split, ...]
+    pairs: tuple[Pair, ...]
+    prepared: str
+
+    @cached_property
+    def cases(self) -> PreparedSet:
+        """The cases as the networks see them."""
+        return open_prepared(self.folder / "prepared" / self.prepared)
+
+    def runs(self, settings: Settings) -> list[Run]:
+        """Every loss on every network, fold and seed; folds outside, so that an early stop leaves whole folds."""
+        return [
+            Run(loss, network, fold, seed, settings, self.data, fingerprint(self.names(split)))
+            for seed in settings.seeds
+            for fold, split in enumerate(self.splits)
+            for network in settings.networks
+            for loss in settings.losses
+        ]
+
+    def names(self, split: Split) -> dict[str, list[str]]:
+        """The ids of a split's cases, by part."""
+        return {part: [self.dataset.cases[i].id for i in getattr(split, part)] for part in PARTS}
+
+    def run_folder(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+
+def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = silent) -> Experiment:
+    """Find groups, deal the folds, prepare every case; what is there already is kept, and refused if it differs."""
+    foreground = shares(dataset)
+    if not any(foreground):
+        raise LabError(
+            f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
+            "their transparency only, or lie elsewhere?"
+        )
+    digests = file_digests(dataset, track)
+    duplicates = _duplicates(dataset, digests, track)
+    groups = merge_groups([case.group for case in dataset.cases], duplicates.groups)
+    strata = make_strata(foreground, [case.label for case in dataset.cases])
+    splits = divide(dataset, groups, strata, settings)
+    data = data_fingerprint(dataset, digests)
+    experiment = Experiment(folder, dataset, data, tuple(groups), splits, tuple(duplicates.pairs), "")
+    _record_folds(experiment, settings)
+    prepared = prepare_all(dataset, settings, folder / "prepared", data, track)
+    experiment = replace(experiment, prepared=prepared.folder.name)
+    write_json(
+        folder / "dataset.json",
+        {"prepared": experiment.prepared, "dataset": DATASET.dump_python(dataset, mode="json")},
+    )
+    return experiment
+
+
+def open_experiment(folder: Path) -> Experiment:
+    """What `plan` has written to `folder`."""
+    record, folds = read_json(folder / "dataset.json"), read_json(folder / "folds.json")
+    dataset = DATASET.validate_python(record["dataset"], strict=False)
+    position = {case.id: i for i, case in enumerate(dataset.cases)}
+    splits = tuple(Split(*(tuple(position[name] for name in fold[part]) for part in PARTS)) for fold in folds["folds"])
+    pairs = tuple(
+        Pair(*(position[name] for name in pair["cases"]), pair["similarity"], pair["identical"])
+        for pair in folds["near_duplicates"]
+    )
+    groups = tuple(folds["groups"][case.id] for case in dataset.cases)
+    return Experiment(folder, dataset, folds["data"], groups, splits, pairs, record["prepared"])
+
+
+def write_run(experiment: Experiment, run: Run) -> None:
+    """Write down what `read_run` reads."""
+    record = {
+        "loss": run.loss.label,
+        "network": run.network.label,
+        "fold": run.fold,
+        "seed": run.seed,
+        "split": run.split,
+        "prepared": experiment.prepared,
+        "settings": run.settings.model_dump(mode="json"),
+    }
+    write_json(experiment.run_folder(run.name) / "run.json", record)
+
+
+def read_run(folder: Path, name: str) -> tuple[Experiment, Run]:
+    """A run that has been planned in `folder`, and what it works on."""
+    record = read_json(folder / "runs" / name / "run.json")
+    experiment = replace(open_experiment(folder), prepared=record["prepared"])
+    settings = make_settings(**record["settings"])
+    loss, network = LossChoice.parse(record["loss"]), NetworkChoice.parse(record["network"])
+    return experiment, Run(loss, network, record["fold"], record["seed"], settings, experiment.data, record["split"])
+
+
+def shares(dataset: Dataset) -> list[float]:
+    """Share of foreground of every case."""
+    return [1 - facts.voxels[0] / max(sum(facts.voxels), 1) for facts in dataset.facts]
+
+
+def _duplicates(dataset: Dataset, digests: Mapping[Path, str], track: Track) -> NearDuplicates:
+    """Pictures that look alike; of volumes those whose files are the same."""
+    if dataset.dimension == 2:
+        return duplicates_in(
+            dataset, (read_image(case) for case in track(dataset.cases, "looking for near-duplicates"))
+        )
+    return identical_files([tuple(digests[path] for path in case.images) for case in dataset.cases])
+
+
+def _record_folds(experiment: Experiment, settings: Settings) -> None:
+    """Write the folds, or check that those already there are the same."""
+    dataset, path = experiment.dataset, experiment.folder / "folds.json"
+    names = [case.id for case in dataset.cases]
+    record: dict[str, Any] = {
+        "data": experiment.data,
+        "cases": len(names),
+        "classes": list(dataset.classes),
+        "division": settings.division,
+        "seed": settings.split_seed,
+        "validation": settings.validation,
+        "groups": dict(zip(names, experiment.groups, strict=True)),
+        "folds": [experiment.names(split) for split in experiment.splits],
+        "near_duplicates": [
+            {
+                "cases": [names[pair.i], names[pair.j]],
+                "similarity": round(pair.similarity, 4),
+                "identical": pair.identical,
+            }
+            for pair in experiment.pairs
+        ],
+    }
+    if not path.exists():
+        write_json(path, record)
+        return
+    before = read_json(path)
+    if not isinstance(before, dict):
+        raise LabError(f"expected the folds of an earlier comparison; {path} is none. Remove it, or use another --out.")
+    parts = {
+        "data": "the images, masks or classes",
+        "seed": "the seed of the folds",
+        "validation": "the share for validation",
+        "groups": "the groups of cases",
+        "folds": "the folds",
+    }
+    changed = [words for key, words in parts.items() if before.get(key) != record[key]]
+    if changed:
+        raise LabError(
+            f"expected the same data and folds as before in {path.parent}; what differs: {', '.join(changed)}. "
+            "One output folder holds one set of folds: use another --out."
+        )

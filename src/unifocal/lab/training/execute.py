@@ -1,0 +1,151 @@
+"""One run from its first epoch to its tables, in its own folder, going on wherever it was left.
+
+The folder holds `run.json` (its identity and settings), `history.csv` (one row for each epoch), `weights.ckpt` (of the
+lowest validation loss, or of the last epoch, as `keep` says), `last.ckpt` (everything needed to go on; removed at the end), `predictions/` (class indices
+on the grid of the original image), `cases.csv` and `lesions.csv` (of the test cases), `validation.csv` (of those that
+chose the epoch) and, as the very last file, `result.json`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unifocal.lab import networks
+from unifocal.lab.batches import Batches
+from unifocal.lab.data.cases import IGNORE
+from unifocal.lab.errors import LabError
+from unifocal.lab.experiment import Experiment
+from unifocal.lab.results import write_table
+from unifocal.lab.runs import Run
+from unifocal.lab.settings import Settings
+from unifocal.lab.storage import read_json, remove_parts, write_json
+from unifocal.lab.training.initialisation import initialise
+from unifocal.lab.training.fit import WEIGHTS, Tell, fit, usable_checkpoint
+from unifocal.lab.training.history import best_epoch, is_over, read_history
+from unifocal.lab.training.scoring import score
+from unifocal.lab.training.segmentation import Segmentation
+
+
+def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = lambda row: None) -> None:
+    """Train, predict and measure one run.
+
+    Raises whatever went wrong; KeyboardInterrupt passes as such. In either case the same call goes on later from the
+    last whole epoch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
+    device = torch.device(choose_device(run.settings.device))
+    split = experiment.splits[run.fold]
+    result = read_result(folder)
+    if result is None:
+        result = train(run, experiment, folder, device, tell)
+    network = load_network(run, experiment, folder)
+    divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+    validation, _ = score(run, experiment, network, divisor, split.validation, device)
+    write_table(folder / "validation.csv", validation)
+    cases, lesions = score(run, experiment, network, divisor, split.test, device, folder / "predictions")
+    write_table(folder / "lesions.csv", lesions)
+    write_table(folder / "cases.csv", cases)
+    write_json(folder / "result.json", result)
+    (folder / "last.ckpt").unlink(missing_ok=True)
+
+
+def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, tell: Tell) -> dict[str, Any]:
+    """Leave the weights in `weights.ckpt`; return what `result.json` says."""
+    settings, split, data = run.settings, experiment.splits[run.fold], experiment.cases
+    seed = (run.seed, run.fold)
+    network = build_network(run, experiment)
+    divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+    loss = run.loss.build(ignore_index=IGNORE)
+    module = Segmentation(network, loss, settings, folder / "history.csv")
+    batches = Batches(data, split.train, settings, seed, module.epoch, device, divisor)
+    held_out = Batches(data, split.validation, settings, seed, None, device, divisor)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    checkpoint = usable_checkpoint(folder)
+    history = read_history(folder / "history.csv") if checkpoint else []
+    if not is_over(history, settings.epochs, settings.early_stop):
+        fit(module, batches, held_out, settings, folder, device.type, tell)
+        history = read_history(folder / "history.csv")
+    best = best_epoch(history)
+    seconds = [row["seconds"] for row in history]
+    return {
+        "status": "finished",
+        "seconds": round(sum(seconds), 3),
+        "seconds_per_epoch": round(float(np.median(seconds)), 4),
+        "epochs": len(history),
+        "best_epoch": int(best["epoch"]),
+        "validation_loss": best["validation_loss"],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gpu_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def build_network(run: Run, experiment: Experiment) -> nn.Module:
+    """The network before its first step: its weights depend on seed and fold, and not on the loss."""
+    seed = int(np.random.SeedSequence((run.seed, run.fold)).generate_state(1)[0])
+    network = networks.build(
+        run.network.name,
+        dimension=experiment.dataset.dimension,
+        channels=experiment.cases.channels,
+        classes=len(experiment.dataset.classes),
+        seed=seed,
+        deep_supervision=run.settings.deep_supervision != "none",
+        **network_arguments(run),
+    )
+    initialise(network, run.settings.initialisation, seed)
+    return network
+
+
+def network_arguments(run: Run) -> dict[str, Any]:
+    """The arguments of the network: its own, and the width that the settings give to all."""
+    return {"width": run.settings.width, **run.network.arguments}
+
+
+def load_network(run: Run, experiment: Experiment, folder: Path) -> nn.Module:
+    """The trained network."""
+    network = build_network(run, experiment)
+    weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
+    )
+    return network
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """`result.json` of a run that is trained; None if it is not, or if the file is damaged or the weights are gone."""
+    try:
+        result = read_json(folder / "result.json")
+    except (FileNotFoundError, LabError):
+        return None
+    return result if isinstance(result, dict) and (folder / WEIGHTS).is_file() else None
+
+
+def is_trained(folder: Path) -> bool:
+    """Are the weights of a run final?"""
+    return read_result(folder) is not None
+
+
+def is_finished(folder: Path) -> bool:
+    """Is all there that a report needs? A run that has lost a part of it is completed from its weights."""
+    return read_result(folder) is not None and (folder / "cases.csv").is_file() and (folder / "lesions.csv").is_file()
+
+
+def choose_device(name: str) -> str:
+    """`cpu` or `cuda`; auto takes the GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def versions() -> Mapping[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("unifocal", "torch", "lightning", "monai", "numpy")}

@@ -1,0 +1,142 @@
+"""Lightning's trainer with checkpoints that are whole or absent, and interrupts that stay interrupts."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from unifocal.lab.errors import Terminated
+from unifocal.lab.settings import Settings
+from unifocal.lab.storage import write_with
+from unifocal.lab.training.history import Row
+from unifocal.lab.training.segmentation import Segmentation
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+WEIGHTS = "weights.ckpt"
+Tell = Callable[[Row], None]
+
+
+class AfterEpoch(Callback):
+    """Tells the progress display about each epoch, before its checkpoint is written."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.tell(
+            {"epoch": trainer.current_epoch, "validation_loss": float(trainer.callback_metrics["validation_loss"])}
+        )
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_with(Path(path), lambda part: torch.save(checkpoint, part))
+
+
+def fit(
+    module: Segmentation,
+    batches: Iterable[Any],
+    held_out: Iterable[Any],
+    settings: Settings,
+    folder: Path,
+    device: str,
+    tell: Tell,
+) -> None:
+    """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
+    keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    monitor = "validation_loss" if settings.keep == "best" else None
+    deterministic: bool | Literal["warn"] = settings.deterministic or ("warn" if device == "cuda" else False)
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=settings.devices,
+            strategy="auto" if settings.devices == 1 else "ddp_spawn_find_unused_parameters_true",
+            max_epochs=settings.epochs,
+            precision=PRECISIONS[settings.precision],
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.clip_gradient,
+            deterministic=deterministic,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            logger=_logger(folder) if settings.tensorboard else False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # LightningEnvironment: within a cluster job too, a run is one process, or those that it starts itself.
+            plugins=[AtomicCheckpoints(), LightningEnvironment()],
+            callbacks=[
+                AfterEpoch(tell),
+                # The order matters: the state of the first is part of what the second writes.
+                ModelCheckpoint(filename="weights", monitor=monitor, save_weights_only=True, **keep),
+                ModelCheckpoint(filename="last", **keep),
+            ],
+        )
+        _fit(trainer, module, batches, held_out, usable_checkpoint(folder))
+
+
+def usable_checkpoint(folder: Path) -> Path | None:
+    """Where to go on from; a checkpoint that cannot be read is removed, and the run starts again."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=False)
+    except Exception:  # torch raises whatever its unpickler stumbles over
+        path.unlink()
+        return None
+    return path
+
+
+def _fit(
+    trainer: pl.Trainer, module: Segmentation, batches: Iterable[Any], held_out: Iterable[Any], checkpoint: Path | None
+) -> None:
+    """`trainer.fit`, but an interrupt stays one: Lightning turns it into an exit and switches Ctrl-C off.
+
+    SIGTERM, which Lightning turns into an exit with code 0, becomes `Terminated`.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, batches, held_out, ckpt_path=checkpoint, weights_only=False)
+    except SIGTERMException:
+        raise Terminated from None
+    except SystemExit as stop:
+        if trainer.state.status == TrainerStatus.INTERRUPTED and isinstance(stop.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _logger(folder: Path) -> Any:
+    """Curves for TensorBoard, in the run's folder; a run that goes on writes to the same place."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's notes and warnings stay inside: nothing in them is for the user of the lab."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

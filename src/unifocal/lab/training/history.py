@@ -1,0 +1,35 @@
+"""What a run has seen of itself, one row for each epoch, and what follows from that alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from unifocal.lab.storage import write_text
+
+Row = dict[str, float]  # epoch, train_loss, validation_loss, learning_rate, seconds
+
+
+def write_history(path: Path, history: Sequence[Row]) -> None:
+    write_text(path, pd.DataFrame(history).to_csv(index=False))
+
+
+def read_history(path: Path) -> list[Row]:
+    """The rows so far; none where there is no file."""
+    if not path.exists():
+        return []
+    return [{str(key): float(value) for key, value in row.items()} for row in pd.read_csv(path).to_dict("records")]
+
+
+def best_epoch(history: Sequence[Row]) -> Row:
+    """The row of the lowest validation loss, the first of equals."""
+    return min(history, key=lambda row: row["validation_loss"])
+
+
+def is_over(history: Sequence[Row], epochs: int, early_stop: int | None) -> bool:
+    """Are all epochs done, or the last `early_stop` of them without a better validation loss?"""
+    if len(history) >= epochs:
+        return True
+    if early_stop is None or not history:
+        return False
+    return history[-1]["epoch"] - best_epoch(history)["epoch"] >= early_stop

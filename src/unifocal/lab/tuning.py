@@ -1,0 +1,119 @@
+"""The papers' coordinate sweep: one parameter of a loss after the other, each fixed at its best before the next.
+
+Every value is a loss of its own, compared on the same folds as any other. What is best is judged on the cases that
+chose the epochs; those that a fold tests on choose nothing, so their scores stay an honest report of the sweep.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unifocal.lab.choices import LossChoice, plain_value
+from unifocal.lab.comparison import carry_out, check_losses, plan_all
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.errors import LabError
+from unifocal.lab.outcome import Comparison
+from unifocal.lab.progress import Watcher
+from unifocal.lab.results import half_width, write_table
+from unifocal.lab.settings import Settings
+
+METRIC = "DSC"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A parameter of the loss and the values to try."""
+
+    parameter: str
+    values: tuple[Any, ...]
+
+    def losses(self, base: LossChoice) -> tuple[LossChoice, ...]:
+        return tuple(base.model_copy(update={"arguments": {**base.arguments, self.parameter: v}}) for v in self.values)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What came of a sweep.
+
+    Attributes:
+        table: one row for each value tried: stage, parameter, value, loss, mean and half-width of the 95 % interval over
+            folds on validation and test cases, and whether it was chosen.
+        best: the loss with the last stage's choice.
+    """
+
+    table: pd.DataFrame
+    best: LossChoice
+    failures: int
+
+
+def parse_sweep(text: str) -> tuple[Stage, ...]:
+    """Read `delta=0.1,0.2,0.3;gamma=0.1,0.5;lam=0,0.5,1`."""
+    stages = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, values = part.partition("=")
+        tried = tuple(plain_value(value.strip()) for value in values.split(",") if value.strip())
+        if not equals or not name.strip() or len(set(map(str, tried))) < 2:
+            raise LabError(
+                f"expected parameter=value,value,... with at least two values, stages separated by semicolons; got {part!r}. "
+                "Example: delta=0.4,0.6,0.8;gamma=0.1,0.5"
+            )
+        stages.append(Stage(name.strip(), tried))
+    if not stages:
+        raise LabError("expected something to sweep; got none. Example: --sweep 'delta=0.4,0.6,0.8;gamma=0.1,0.5'")
+    return tuple(stages)
+
+
+def tune(
+    dataset: Dataset, settings: Settings, stages: Sequence[Stage], out: Path, watcher: Watcher | None = None
+) -> Tuning:
+    """Sweep the parameters of the only loss in `settings`; writes `tuning.csv` and leaves every run in `out`.
+
+    Interrupted, the same call goes on. Raises LabError before anything starts if a value does not fit the loss.
+    """
+    if len(settings.losses) != 1 or len(settings.networks) != 1:
+        raise LabError(
+            f"expected one loss and one network to tune; got {len(settings.losses)} and {len(settings.networks)}."
+        )
+    watcher, out = watcher or Watcher(), Path(out).expanduser().resolve()
+    base = settings.losses[0]
+    for stage in stages:
+        check_losses(stage.losses(base), classes=2)
+    tables, failures = [], 0
+    with watcher:
+        experiments = plan_all([dataset], settings, out, watcher)
+        for number, stage in enumerate(stages, start=1):
+            losses = stage.losses(base)
+            watcher.stage(f"stage {number} of {len(stages)}: {stage.parameter} of {base.label}")
+            comparison = carry_out(experiments, settings.model_copy(update={"losses": losses}), out, watcher)
+            failures += len(comparison.failures)
+            table = _judge(comparison, stage, losses)
+            if table["validation"].isna().all():
+                raise LabError(
+                    f"expected results to choose {stage.parameter} by; every run of this stage failed, the first with: "
+                    f"{comparison.failures[0].failure}"
+                )
+            chosen = int(table["validation"].idxmax())  # passes over values whose runs failed
+            base = losses[chosen]
+            tables.append(table.assign(stage=number, chosen=table.index == chosen))
+            write_table(out / "tuning.csv", pd.concat(tables, ignore_index=True))
+    return Tuning(pd.concat(tables, ignore_index=True), base, failures)
+
+
+def _judge(comparison: Comparison, stage: Stage, losses: Sequence[LossChoice]) -> pd.DataFrame:
+    rows = []
+    for value, loss in zip(stage.values, losses, strict=True):
+        row: dict[str, Any] = {"parameter": stage.parameter, "value": value, "loss": loss.label}
+        for part, table in (("validation", comparison.validation), ("test", comparison.cases)):
+            folds = _by_fold(table, loss)
+            row |= {part: folds.mean(), f"{part}_half_width": half_width(folds.tolist())}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _by_fold(table: pd.DataFrame, loss: LossChoice) -> "pd.Series[float]":
+    """The mean score of each fold, over classes, cases and seeds."""
+    mine = table[(table["loss"] == loss.label) & (table["metric"] == METRIC)]
+    return mine.groupby("fold")["value"].mean().dropna()
