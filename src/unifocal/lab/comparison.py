@@ -1,4 +1,6 @@
-"""Every loss on every network, fold and seed of every data set: what is done is not done again, what fails stops no other.
+"""Every loss on every network, fold and seed of every data set.
+
+What is done is not done again, and what fails stops nothing else.
 
 check     losses, networks and data against each other, before anything heavy starts
 plan      folds and prepared cases of each data set (`experiment.plan`), a folder for each run

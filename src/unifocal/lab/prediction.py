@@ -48,7 +48,8 @@ def find_model(folder: Path, loss: str | None = None, network: str | None = None
     names = sorted(path.parent.name for path in folder.glob("runs/*/run.json"))
     if not names:
         raise LabError(
-            f"expected the output folder of `unifocal train` or `unifocal compare`, or one of its runs; {folder} is none."
+            "expected the output folder of `unifocal train` or `unifocal compare`, or one of its runs; "
+            f"{folder} is none."
         )
     found = [read_run(folder, name) for name in names if is_trained(folder / "runs" / name)]
     if not found:

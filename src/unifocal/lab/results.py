@@ -1,8 +1,8 @@
 """The tidy table, and what is computed from it alone.
 
-One row per (dataset, network, loss, fold, seed, case, class, metric) with the number in `value`; NaN where the metric is
-undefined. A result is the mean over folds of each fold's mean over images, and over seeds before that; its interval is
-the 95 % t-interval over the fold means. Everything in a report can be computed again from this table.
+One row per (dataset, network, loss, fold, seed, case, class, metric) with the number in `value`; NaN where the metric
+is undefined. A result is the mean over folds of each fold's mean over images, and over seeds before that; its interval
+is the 95 % t-interval over the fold means. Everything in a report can be computed again from this table.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     # Names such as "NA" or "null" are names; only an empty value is undefined.
-    text = {name: str for name in ("dataset", "network", "loss", "case", "class", "metric")}
+    text = dict.fromkeys(("dataset", "network", "loss", "case", "class", "metric"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})
     if "value" in table:
         table["value"] = table["value"].astype(float)

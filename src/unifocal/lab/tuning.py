@@ -39,8 +39,8 @@ class Tuning:
     """What came of a sweep.
 
     Attributes:
-        table: one row for each value tried: stage, parameter, value, loss, mean and half-width of the 95 % interval over
-            folds on validation and test cases, and whether it was chosen.
+        table: one row for each value tried: stage, parameter, value, loss, mean and half-width of the 95 % interval
+            over folds on validation and on test cases, and whether it was chosen.
         best: the loss with the last stage's choice.
     """
 
@@ -57,7 +57,7 @@ def parse_sweep(text: str) -> tuple[Stage, ...]:
         tried = tuple(plain_value(value.strip()) for value in values.split(",") if value.strip())
         if not equals or not name.strip() or len(set(map(str, tried))) < 2:
             raise LabError(
-                f"expected parameter=value,value,... with at least two values, stages separated by semicolons; got {part!r}. "
+                f"expected parameter=value,value,... with two values or more, stages separated by semicolons; got {part!r}. "
                 "Example: delta=0.4,0.6,0.8;gamma=0.1,0.5"
             )
         stages.append(Stage(name.strip(), tried))

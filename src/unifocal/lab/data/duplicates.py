@@ -85,7 +85,7 @@ def duplicates_in(dataset: Dataset, images: Iterable[NDArray[Any]]) -> NearDupli
 
 
 def identical_files(digests: Sequence[tuple[str, ...]]) -> NearDuplicates:
-    """Pairs of cases whose files hold the same, by the digests of each case's files; a case without files has no twin."""
+    """Pairs of cases whose files hold the same, by the digests of each case's files; without files there is no twin."""
     first: dict[tuple[str, ...], int] = {}
     pairs = [Pair(first[key], n, 1.0, True) for n, key in enumerate(digests) if key and first.setdefault(key, n) != n]
     return NearDuplicates(pairs, _join(pairs, len(digests)))

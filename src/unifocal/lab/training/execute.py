@@ -1,9 +1,15 @@
 """One run from its first epoch to its tables, in its own folder, going on wherever it was left.
 
-The folder holds `run.json` (its identity and settings), `history.csv` (one row for each epoch), `weights.ckpt` (of the
-lowest validation loss, or of the last epoch, as `keep` says), `last.ckpt` (everything needed to go on; removed at the end), `predictions/` (class indices
-on the grid of the original image), `cases.csv` and `lesions.csv` (of the test cases), `validation.csv` (of those that
-chose the epoch) and, as the very last file, `result.json`.
+The folder holds
+
+    run.json        its identity and settings
+    history.csv     one row for each epoch
+    weights.ckpt    weights of the lowest validation loss, or of the last epoch, as `keep` says
+    last.ckpt       everything needed to go on; removed at the end
+    predictions/    class indices on the grid of the original image
+    cases.csv       metrics of the test cases, and lesions.csv, of each of their lesions
+    validation.csv  metrics of the cases that chose the epoch
+    result.json     the very last file
 """
 
 from collections.abc import Mapping
@@ -21,11 +27,10 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
-from unifocal.lab.settings import Settings
 from unifocal.lab.storage import read_json, remove_parts, write_json
-from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.fit import WEIGHTS, Tell, fit, usable_checkpoint
 from unifocal.lab.training.history import best_epoch, is_over, read_history
+from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
 
