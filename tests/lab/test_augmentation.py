@@ -52,7 +52,7 @@ def disc(size=128, radius=20.0, centre=(60, 70)):
 
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_rotation_and_zoom_equal_an_affine_transform_of_scipy(dimension):
-    angles = (0.2,) if dimension == 2 else (0.2, -0.25, 0.1)
+    angles = [0.2] if dimension == 2 else [0.2, -0.25, 0.1]
     zoom, spacing = 1.15, np.array(SPACING[dimension])
     images, labels = make(dimension)
     change = nothing(1, dimension, zoom=[zoom], angles=[angles])
@@ -260,10 +260,11 @@ def test_one_kind_does_not_depend_on_another():
     assert np.array_equal(few.zoom, many.zoom) and np.array_equal(few.shift, many.shift)
 
 
-def test_labels_may_be_larger_than_images_are_many():
-    """One call of `warp`, with more channels than one and points of a size of their own."""
-    images, labels = make(3, 2, channels=4)
-    points = control_points(np.ones(2), np.zeros((2, 3)), np.zeros((2, 3 * KNOTS**3)), np.ones(3))
-    image, label = warp(images, labels, points, SHAPES[3], 0)
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_lattice_at_rest_is_the_identity(dimension):
+    images, labels = make(dimension, 2, channels=4)
+    at_rest = nothing(2, dimension)
+    points = control_points(at_rest.zoom, at_rest.angles, at_rest.shift, np.ones(dimension))
+    image, label = warp(images, labels, points, SHAPES[dimension], 0)
     torch.testing.assert_close(image, images, atol=1e-5, rtol=0)
     assert torch.equal(label, labels)
