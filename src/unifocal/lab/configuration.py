@@ -10,7 +10,7 @@ A YAML file has a line for each setting, by the names of `Settings`, and may beg
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -119,16 +119,17 @@ def plain_text(value: Any) -> str:
 
 def _setting(name: str, value: Any, comment: str) -> list[str]:
     parts = [text_of(part) for part in value] if isinstance(value, tuple) else []
-    if len(parts) > 1 and name in ("losses", "networks") or any("," in part for part in parts):
+    if (len(parts) > 1 and name in ("losses", "networks")) or any("," in part for part in parts):
         return [f"{name}:  # {comment}", *(f"  - {_scalar(part)}" for part in parts)]
     return [f"{name}: {_scalar(plain_text(value))}  # {comment}"]
 
 
 def _scalar(text: str) -> str:
-    return yaml.dump(text, Dumper=_Texts, width=1000, allow_unicode=True).removesuffix("...\n").strip()
+    written: str = yaml.dump(text, Dumper=_Texts, width=1000, allow_unicode=True)
+    return written.removesuffix("...\n").strip()
 
 
-class _Texts(yaml.SafeDumper):
+class _Texts(yaml.SafeDumper):  # type: ignore[misc]
     """Writes texts without quotes where YAML can do without: all scalars are texts."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}

@@ -104,8 +104,8 @@ def _options(names: list[str], sections: tuple[str, ...], defaults: dict[str, st
             continue
         spellings = [option, *(option_of(alias) for alias, meant in ALIASES.items() if meant == name)]
         declared = typer.Option(*spellings, metavar=f"<{_metavar(field.annotation)}>", **info)
-        usual = plain_text(usual).replace(", ", ",") or None
-        yield _keyword(name, Annotated[str | None, declared], None if usual == "none" and field.default is None else usual)
+        shown = None if usual in (None, ()) else plain_text(usual).replace(", ", ",")
+        yield _keyword(name, Annotated[str | None, declared], shown)
 
 
 def _metavar(annotation: Any) -> str:
@@ -122,4 +122,4 @@ def _metavar(annotation: Any) -> str:
         return ",".join(parts) + (",..." if Ellipsis in arguments else "")
     if issubclass(annotation, Choice):
         return "name"
-    return {str: "text", Path: "path"}.get(annotation, annotation.__name__)
+    return {str: "text", Path: "path"}.get(annotation, str(annotation.__name__))

@@ -26,7 +26,8 @@ def protocols(
             raise LabError(f"expected the protocol to print as YAML: {', '.join(PROTOCOLS)}; got none.")
         found = [load(protocol) for protocol in PROTOCOLS]
         print_table(
-            ("name", "experiment", "paper"), [(f"[bold]{p.name}[/bold]", plain(p.title), plain(p.source)) for p in found]
+            ("name", "experiment", "paper"),
+            [(f"[bold]{p.name}[/bold]", plain(p.title), plain(p.source)) for p in found],
         )
         return
     protocol, settings = load(name), settings_from({"protocol": name})

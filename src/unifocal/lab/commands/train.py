@@ -22,7 +22,9 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "--model-dir", help="Output folder; runs/<name of DATA> if not given.", show_default=False),
+        typer.Option(
+            "--out", "--model-dir", help="Output folder; runs/<name of DATA> if not given.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Train one network with one loss, for `unifocal predict`.
