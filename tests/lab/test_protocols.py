@@ -51,8 +51,7 @@ def test_it_loads_checks_and_says_where_each_number_comes_from(name):
     assert {result.loss for result in protocol.results} <= labels
     assert {result.network for result in protocol.results} <= {network.label for network in settings.networks}
     assert all(0 < result.value < 1 for result in protocol.results)
-    if not protocol.sweep:
-        assert protocol.proposes in labels
+    assert protocol.proposes in labels
     # Every key of every file is read by someone.
     known = {"title", "source", "based_on", "notes", "proposes", "settings", "sweep", "results"}
     assert all(set(document) <= known for document in protocols._lineage(name))

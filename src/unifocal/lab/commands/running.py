@@ -1,7 +1,7 @@
-"""What `compare`, `train` and `demo` have in common: the data read and checked, the runs, and how they ended."""
+"""What the commands that run long have in common: data read and checked, and words at an interrupt."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,36 @@ from unifocal.lab.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from unifocal.lab.data.cases import Dataset
     from unifocal.lab.outcome import Comparison
 
 KEPT = "Finished runs and whole epochs are kept: the same command goes on from there."
+
+
+@contextmanager
+def interruptible(console: "Console", kept: str = KEPT) -> Iterator[None]:
+    """Context: Ctrl-C and SIGTERM end the command with a word on what is kept, and the shell's exit code for them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. {kept}")
+        raise typer.Exit(130) from None
+    except Terminated:
+        console.print(f"\nTerminated. {kept}")
+        raise typer.Exit(143) from None
+
+
+def read_folders(folders: Sequence[Path], settings: Settings, console: "Console") -> "list[Dataset]":
+    """The data sets in `folders`, every file checked; mistakes in losses and folders are told before that."""
+    folders = [folder.expanduser() for folder in folders]
+    _check_folders(folders, settings)
+    with console.status("starting") if console.is_terminal else nullcontext():
+        from unifocal.lab.data.reading import check_dataset, list_dataset
+
+        listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
+        for loss in settings.losses:
+            loss.build()
+        return [check_dataset(dataset, problems) for dataset, problems in listed]
 
 
 def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> None:
@@ -23,27 +50,13 @@ def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> Non
     from rich.console import Console
 
     shown, errors = Console(), Console(stderr=True)
-    folders = [folder.expanduser() for folder in folders]
-    try:
-        _check_folders(folders, settings)
-        with errors.status("starting") if errors.is_terminal else nullcontext():
-            from unifocal.lab.data.reading import check_dataset, list_dataset
+    with interruptible(errors):
+        datasets = read_folders(folders, settings, errors)
 
-            listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
+        from unifocal.lab.comparison import compare
+        from unifocal.lab.progress import choose_watcher
 
-            from unifocal.lab.comparison import compare
-            from unifocal.lab.progress import choose_watcher
-
-            for loss in settings.losses:
-                loss.build()  # before every file is looked at, which takes long
-            datasets = [check_dataset(dataset, problems) for dataset, problems in listed]
         comparison = compare(datasets, settings, out, choose_watcher(errors))
-    except KeyboardInterrupt:
-        errors.print(f"\nStopped. {KEPT}")
-        raise typer.Exit(130) from None
-    except Terminated:
-        errors.print(f"\nTerminated. {KEPT}")
-        raise typer.Exit(143) from None
     _print(comparison, shown)
     if comparison.failures:
         raise typer.Exit(1)
