@@ -9,6 +9,8 @@ from tiny import write_data
 from volume_files import block, noise, save_volume
 
 from unifocal.lab import cli
+from unifocal.lab.commands import demo
+from unifocal.lab.commands.losses import described
 from unifocal.lab.results import read_table
 
 TINY = "--folds 2 --epochs 1 --size 32 --width 4 --batch-size 4 --threads 1 --device cpu".split()
@@ -50,7 +52,7 @@ def test_every_loss_has_its_equation_and_its_source():
     import unifocal
 
     for name in unifocal.available():
-        what, equation, source = cli._described(type(unifocal.build(name)).__doc__ or "")
+        what, equation, source = described(type(unifocal.build(name)).__doc__ or "")
         assert what and equation.startswith("L =") and source, name
 
 
@@ -176,8 +178,8 @@ def test_layouts_prints_each_by_name(capsys, monkeypatch):
 
 def test_the_demo_is_the_same_comparison_on_made_up_images(tmp_path, monkeypatch):
     """The wiring only; that the networks learn is the business of `make demo`."""
-    monkeypatch.setattr(cli, "DEMO_CASES", 9)
-    monkeypatch.setattr(cli, "DEMO", cli.DEMO | {"folds": 2, "epochs": 1, "size": 32, "width": 4})
+    monkeypatch.setattr(demo, "CASES", 9)
+    monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | {"folds": 2, "epochs": 1, "size": 32, "width": 4})
     assert run("demo", "--out", tmp_path / "demo") == 0
     assert len(read_table(tmp_path / "demo/results.csv")) == 3 * 9 * 5
     assert (tmp_path / "demo/contours.png").exists()

@@ -5,6 +5,8 @@ protocol, and `SECTIONS` is the order in which people are shown them. Values may
 them: numbers with commas become tuples, `none` is None.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -63,6 +65,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    protocol: str | None = setting(
+        "Comparison", None, "A paper's settings to begin with, by name (`unifocal protocols`)."
+    )
     losses: Losses = setting(
         "Comparison",
         LossChoice.parse_list("dice,tversky,unified-focal"),
@@ -179,6 +184,14 @@ class Settings(BaseModel):
         optional = (name for name, field in cls.model_fields.items() if field.default is None)
         return plain | {name: _none(plain[name]) for name in optional if name in plain}
 
+    @field_validator("protocol")
+    @classmethod
+    def _published(cls, protocol: str | None) -> str | None:
+        from unifocal.lab.protocols import check_protocol
+
+        check_protocol(protocol)
+        return protocol
+
     @field_validator("layout")
     @classmethod
     def _known(cls, layout: str | None) -> str | None:
@@ -245,17 +258,30 @@ def text_of(value: Any) -> str:
 
 def make_settings(**values: Any) -> Settings:
     """Settings from plain values; every mistake is told at once, as a LabError."""
+    return check_settings(values, {})
+
+
+def check_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """Settings from plain values; every mistake is told at once, as a LabError.
+
+    `origins` say where each value comes from, in the words of the message.
+    """
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [f"  {_mistake(problem)}" for problem in error.errors()]
+        lines = [f"  {_mistake(problem, origins)}" for problem in error.errors()]
         raise LabError("these settings are impossible:\n" + "\n".join(lines)) from None
 
 
-def _mistake(problem: Any) -> str:
+def _mistake(problem: Any, origins: Mapping[str, str]) -> str:
     where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, dict))
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: there is no such setting.{suggest(where, Settings.model_fields)}"
     text = problem["msg"].removeprefix("Value error, ")
-    shown = not where or where.startswith(("losses", "networks")) or isinstance(problem["input"], dict)
-    return f"{where}: {text}".removeprefix(": ") + ("" if shown else f"; got {problem['input']!r}")
+    if not where:  # settings that do not go together, named in the text
+        said = [f"{name} from {origins[name]}" for name in re.findall(r"\w+", text) if name in origins]
+        return f"{text} ({', '.join(said)})" if said else text
+    key = str(problem["loc"][0])
+    origin = f"{origins[key]}: " if key in origins else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}{where}: there is no such setting.{suggest(where, Settings.model_fields)}"
+    shown = where.startswith(("losses", "networks")) or isinstance(problem["input"], dict)
+    return f"{origin}{where}: {text}" + ("" if shown else f"; got {problem['input']!r}")

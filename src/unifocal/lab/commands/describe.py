@@ -1,0 +1,33 @@
+"""`unifocal describe`: what a data set holds."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unifocal.lab.commands.options import Data, Groups, Layout
+
+
+def describe(
+    data: Data,
+    groups: Groups = None,
+    layout: Layout = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="JSON of published folds, as nnU-Net and PI-CAI write it.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a data set holds: cases, sizes, spacings, foreground, empty masks, near-duplicates."""
+    from rich.console import Console
+
+    from unifocal.lab.data.describe import describe as describe_dataset
+    from unifocal.lab.data.reading import read_dataset
+    from unifocal.lab.progress import choose_track
+
+    track = choose_track(Console(stderr=True))
+    description = describe_dataset(read_dataset(data, layout, groups, splits, track), track)
+    if as_json:
+        print(json.dumps(description.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(description.table())

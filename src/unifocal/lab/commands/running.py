@@ -1,0 +1,88 @@
+"""What the commands that run long have in common: data read and checked, and words at an interrupt."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from unifocal.lab.errors import LabError, Terminated
+from unifocal.lab.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unifocal.lab.data.cases import Dataset
+    from unifocal.lab.outcome import Comparison
+
+KEPT = "Finished runs and whole epochs are kept: the same command goes on from there."
+
+
+@contextmanager
+def interruptible(console: "Console", kept: str = KEPT) -> Iterator[None]:
+    """Context: Ctrl-C and SIGTERM end the command with a word on what is kept, and the shell's exit code for them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. {kept}")
+        raise typer.Exit(130) from None
+    except Terminated:
+        console.print(f"\nTerminated. {kept}")
+        raise typer.Exit(143) from None
+
+
+def read_folders(folders: Sequence[Path], settings: Settings, console: "Console") -> "list[Dataset]":
+    """The data sets in `folders`, every file checked; mistakes in losses and folders are told before that."""
+    folders = [folder.expanduser() for folder in folders]
+    _check_folders(folders, settings)
+    with console.status("starting") if console.is_terminal else nullcontext():
+        from unifocal.lab.data.reading import check_dataset, list_dataset
+
+        listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
+        for loss in settings.losses:
+            loss.build()
+        return [check_dataset(dataset, problems) for dataset, problems in listed]
+
+
+def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> None:
+    """Compare on the data sets in `folders`, print what came of it, and leave with the exit code that fits."""
+    from rich.console import Console
+
+    shown, errors = Console(), Console(stderr=True)
+    with interruptible(errors):
+        datasets = read_folders(folders, settings, errors)
+
+        from unifocal.lab.comparison import compare
+        from unifocal.lab.progress import choose_watcher
+
+        comparison = compare(datasets, settings, out, choose_watcher(errors))
+    _print(comparison, shown)
+    if comparison.failures:
+        raise typer.Exit(1)
+
+
+def _check_folders(folders: Sequence[Path], settings: Settings) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise LabError(f"expected a folder of images and masks; {folder} is none.")
+    for name in ("groups", "splits"):
+        if len(folders) > 1 and getattr(settings, name):
+            raise LabError(f"expected one DATA with --{name}, which names its images; got {len(folders)}.")
+
+
+def _print(comparison: "Comparison", console: "Console") -> None:
+    from unifocal.lab.report import PICTURE, terminal_tables
+
+    for table in terminal_tables(comparison):
+        console.print(table)
+    for outcome in comparison.failures:
+        console.print(f"failed: {outcome.run.title}: {outcome.failure}", markup=False, highlight=False)
+    files = [
+        ("table", comparison.out / "results.csv"),
+        ("summary", comparison.out / "summary.md"),
+        *(("picture", experiment.folder / PICTURE) for experiment in comparison.experiments),
+    ]
+    for name, path in files:
+        if path.exists():
+            console.print(f"{name + ':':9}{path}", markup=False, highlight=False, soft_wrap=True)
