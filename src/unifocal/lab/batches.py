@@ -6,7 +6,7 @@ goes on exactly as if it had never stopped, and leaving out a case does not chan
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ class Batches:
 
     A set of whole images of one size is moved to the device once, if there is room for it (`device.room`). Any other
     is read from its files, by threads that are a few batches ahead.
+
+    Where several processes share a run (DDP), each takes its part of every batch; one that is too small for all is
+    filled up by its first sample.
     """
 
     def __init__(
@@ -62,19 +65,20 @@ class Batches:
         self.divisor = (1,) * axes if divisor is None else tuple(divisor)
         self.layout = torch.channels_last if axes == 2 else torch.contiguous_format
         self.augmentation = Augmentation(axes, data.channels, spacing) if training and settings.augment else None
-        self.source: Resident | Files
-        if self.patch is None and Resident.fits(data, self.indices, device):
-            self.source = Resident(data, self.indices, device)
-        else:
-            self.source = Files(
-                data, self.patch, settings.patch_foreground, partial(self._draw, PLACE), self._wide, device
-            )
+        self.data, self.share = data, settings.patch_foreground
+
+    @cached_property
+    def source(self) -> Resident | Files:
+        """Made when first asked for, so that each process of a run has its own."""
+        if self.patch is None and Resident.fits(self.data, self.indices, self.device):
+            return Resident(self.data, self.indices, self.device)
+        return Files(self.data, self.patch, self.share, partial(self._draw, PLACE), self._wide, self.device)
 
     def __len__(self) -> int:
         return self.steps or math.ceil(len(self.indices) * self.per_case / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        plan = self._plan(FIXED if self.epoch is None else self.epoch())
+        plan = [_own(samples) for samples in self._plan(FIXED if self.epoch is None else self.epoch())]
         for samples, groups in zip(plan, self.source.groups(plan), strict=True):
             yield self._batch([self._augmented(group, samples) for group in groups])
 
@@ -117,3 +121,10 @@ class Batches:
             order = to_device(np.argsort([k for group in groups for k in group.places]), self.device)
             images, labels = [torch.cat(images)[order]], [torch.cat(labels)[order]]
         return images[0].contiguous(memory_format=self.layout), labels[0].long()
+
+
+def _own(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """This process's part of a batch."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return samples
+    return samples[torch.distributed.get_rank() :: torch.distributed.get_world_size()] or samples[:1]
