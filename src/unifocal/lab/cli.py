@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unifocal.lab.commands.evaluate import evaluate
+from unifocal.lab.commands.options import Data, Groups, Layout
 from unifocal.lab.errors import LabError, Terminated
 
 if TYPE_CHECKING:
@@ -24,20 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Losses for class-imbalanced medical image segmentation, compared on your own images.",
 )
-
-Data = Annotated[Path, typer.Argument(help="Folder of images and masks, 2D or 3D.", show_default=False)]
-Groups = Annotated[
-    Path | None, typer.Option(help="CSV that names the patient or group of each image.", show_default=False)
-]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        "--format",
-        help="How DATA is stored, by name (`unifocal layouts`); found out if not given.",
-        show_default=False,
-    ),
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -209,6 +197,9 @@ def describe(
         print(json.dumps(description.to_dict(), indent=2, ensure_ascii=False))
     else:
         Console().print(description.table())
+
+
+app.command()(evaluate)
 
 
 def _compare(data: Path, out: Path, losses: str, **values: Any) -> None:

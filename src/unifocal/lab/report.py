@@ -12,7 +12,7 @@ from rich.text import Text
 
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.duplicates import Pair
-from unifocal.lab.metrics import EMPTY_RULE, METRICS
+from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
 from unifocal.lab.results import summarise
 from unifocal.lab.settings import Settings
@@ -42,7 +42,7 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         complete = all(folds == str(comparison.settings.folds) for _, _, folds in rows)
         widest = max(len(label) for label, _, _ in rows)
         table.add_column("loss", overflow="fold", min_width=min(widest, 22 if complete else 14))
-        for metric in METRICS:
+        for metric in MAIN:
             table.add_column(metric, justify="right", no_wrap=True)
         if not complete:
             table.add_column("folds", justify="right")
@@ -112,13 +112,13 @@ def _by_class(comparison: Comparison) -> list[tuple[str, Rows]]:
     result = []
     for name in comparison.dataset.classes[1:]:
         several = len(comparison.settings.losses) > 1
-        best = {metric: _best(summary, name, metric, folds) if several else math.nan for metric in METRICS}
+        best = {metric: _best(summary, name, metric, folds) if several else math.nan for metric in MAIN}
         rows: Rows = []
         for loss in comparison.settings.losses:
             failed = sum(o.run.loss == loss for o in comparison.failures)
             done = f"{folds - failed} of {folds}" if failed else str(folds)
             cells = []
-            for metric in METRICS:
+            for metric in MAIN:
                 key = (name, loss.label, metric)
                 if key not in summary.index:
                     cells.append(("–", False))
@@ -145,7 +145,7 @@ def _interval(mean: float, half_width: float) -> str:
 
 
 def _markdown_table(rows: Rows) -> str:
-    lines = ["| loss | " + " | ".join(METRICS) + " | folds |", "|---|" + "---:|" * (len(METRICS) + 1)]
+    lines = ["| loss | " + " | ".join(MAIN) + " | folds |", "|---|" + "---:|" * (len(MAIN) + 1)]
     for label, cells, folds in rows:
         texts = [f"**{text}**" if best else text for text, best in cells]
         lines.append(f"| {label} | " + " | ".join(texts) + f" | {folds} |")

@@ -1,0 +1,1 @@
+"""The commands of `unifocal` that have a module of their own; `cli` registers them."""
