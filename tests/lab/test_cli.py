@@ -11,6 +11,7 @@ from volume_files import block, noise, save_volume
 from unifocal.lab import cli
 from unifocal.lab.commands import demo
 from unifocal.lab.commands.losses import described
+from unifocal.lab.metrics import METRICS
 from unifocal.lab.results import read_table
 
 TINY = "--folds 2 --epochs 1 --size 32 --width 4 --batch-size 4 --threads 1 --device cpu".split()
@@ -32,7 +33,9 @@ def test_importing_the_command_imports_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["describe", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compare", "--help"], ["describe", "--help"], ["evaluate", "--help"], ["demo", "--help"]]
+)
 def test_help(arguments, capsys):
     assert run(*arguments) == 0
     assert "Usage" in capsys.readouterr().out
@@ -181,7 +184,7 @@ def test_the_demo_is_the_same_comparison_on_made_up_images(tmp_path, monkeypatch
     monkeypatch.setattr(demo, "CASES", 9)
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | {"folds": 2, "epochs": 1, "size": 32, "width": 4})
     assert run("demo", "--out", tmp_path / "demo") == 0
-    assert len(read_table(tmp_path / "demo/results.csv")) == 3 * 9 * 5
+    assert len(read_table(tmp_path / "demo/results.csv")) == 3 * 9 * len(METRICS)
     assert (tmp_path / "demo/contours.png").exists()
 
 

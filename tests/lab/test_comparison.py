@@ -17,6 +17,7 @@ from unifocal.lab.comparison import check_losses, compare, data_fingerprint, exp
 from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
+from unifocal.lab.metrics import METRICS
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
 from unifocal.lab.results import COLUMNS, read_table, summarise
@@ -49,7 +50,7 @@ def test_the_results_are_tidy_and_complete(done):
     result, _ = done
     table = pd.read_csv(result.results_file, keep_default_na=False, dtype={"case": str})
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 2 * 12 * 5  # losses, cases (each tested once), metrics
+    assert len(table) == 2 * 12 * len(METRICS)  # losses, cases (each tested once), metrics
     assert not table.duplicated(["loss", "fold", "seed", "case", "class", "metric"]).any()
     for _, part in table[table["metric"] == "DSC"].groupby("loss"):
         assert sorted(part["case"]) == sorted(case.id for case in result.dataset.cases)
@@ -93,7 +94,7 @@ def test_other_settings_are_other_runs_and_do_not_mix(tmp_path):
     compare(dataset, make_tiny("dice", epochs=1), out)
     result = compare(dataset, make_tiny("dice,tversky", epochs=1, learning_rate=0.02), out)
     assert len(list((out / "runs").iterdir())) == 6
-    assert len(read_table(result.results_file)) == 2 * 12 * 5
+    assert len(read_table(result.results_file)) == 2 * 12 * len(METRICS)
     # Adding a loss runs that loss alone.
     log = Log()
     compare(dataset, make_tiny("tversky,focal", epochs=1, learning_rate=0.02), out, log)

@@ -15,7 +15,7 @@ from unifocal.lab import training
 from unifocal.lab.comparison import is_finished, make_plan
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import Terminated
-from unifocal.lab.metrics import measure
+from unifocal.lab.metrics import METRICS, measure
 from unifocal.lab.settings import Run
 from unifocal.lab.training import NotFinite, execute, prediction_file, read_prediction, to_grid
 
@@ -175,7 +175,7 @@ def test_what_a_finished_run_leaves(world):
     assert names == {"settings.json", "history.csv", "best.ckpt", "predictions", "cases.csv", "result.json"}
     assert json.loads((folder / "settings.json").read_text()) == run.identity()
     table = pd.read_csv(folder / "cases.csv")
-    assert len(table) == 5 * len(plan.splits[0].test)
+    assert len(table) == len(METRICS) * len(plan.splits[0].test)
     assert set(table["case"].astype(str)) == {dataset.cases[i].id for i in plan.splits[0].test}
 
 

@@ -13,11 +13,15 @@ from unifocal.lab.commands.compare import compare
 from unifocal.lab.commands.demo import demo
 from unifocal.lab.commands.describe import describe
 from unifocal.lab.commands.engines import engines
+from unifocal.lab.commands.evaluate import evaluate
 from unifocal.lab.commands.layouts import layouts
 from unifocal.lab.commands.losses import losses
 from unifocal.lab.commands.networks import networks
+from unifocal.lab.commands.plan import plan
+from unifocal.lab.commands.predict import predict
 from unifocal.lab.commands.protocols import protocols
 from unifocal.lab.commands.train import train
+from unifocal.lab.commands.tune import tune
 from unifocal.lab.errors import LabError
 
 app = typer.Typer(
@@ -28,7 +32,11 @@ app = typer.Typer(
     # --batch_size is --batch-size, for every option of every command
     context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},
 )
-for command in (compare, train, demo, describe, protocols, losses, networks, layouts, engines):
+COMMANDS = (
+    *(compare, train, tune, plan, predict, evaluate, demo),
+    *(describe, protocols, losses, networks, layouts, engines),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

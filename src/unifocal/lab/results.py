@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unifocal.lab.metrics import SIGNED
 from unifocal.lab.storage import write_with
 
 COLUMNS = ("dataset", "network", "loss", "fold", "seed", "case", "class", "metric", "value")
@@ -39,8 +40,13 @@ def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def fold_means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean over images and seeds, one row per candidate, class, metric and fold; undefined values are left out."""
     keys = [*CANDIDATE, "class", "metric", "fold"]
-    by_seed = table.groupby([*keys, "seed"], sort=False, observed=True)["value"].mean()
+    by_seed = without_signs(table).groupby([*keys, "seed"], sort=False, observed=True)["value"].mean()
     return by_seed.groupby(keys, sort=False, observed=True).mean().reset_index()
+
+
+def without_signs(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the absolute value of each metric that has a sign: what means and medians are taken of."""
+    return table.assign(value=table["value"].where(~table["metric"].isin(SIGNED), table["value"].abs()))
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

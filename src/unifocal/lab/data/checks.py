@@ -67,14 +67,14 @@ def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
     problems = []
     for path in (*case.images, *case.masks):
         try:
-            looks[path] = read_header(path) if is_volume(path) else check_picture(path)
+            looks[path] = look_into(path)
         except LabError as error:
             problems.append(f"{case.id}: {error}")
     fitting = case.images if dataset.aligned else case.images[:1]
     for path in (*fitting, *case.masks):
         reference = case.images[0] if case.images else case.masks[0]
         if path != reference and path in looks and reference in looks:
-            differ = _mismatch(reference, looks[reference], path, looks[path])
+            differ = mismatch(reference, looks[reference], path, looks[path])
             if differ:
                 problems.append(f"{case.id}: {differ}")
     volumes = [look for path in case.images if isinstance(look := looks.get(path), Header)]
@@ -85,7 +85,13 @@ def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
     return looks.get(case.masks[0]), problems
 
 
-def _mismatch(first: Path, a: Look, second: Path, b: Look) -> str | None:
+def look_into(path: Path) -> Look:
+    """The header of a volume, or the size of a picture; a LabError if the file is broken."""
+    return read_header(path) if is_volume(path) else check_picture(path)
+
+
+def mismatch(first: Path, a: Look, second: Path, b: Look) -> str | None:
+    """How the grids of two files differ, in words; None if they do not."""
     if isinstance(a, Header) and isinstance(b, Header):
         how = a.grid.mismatch(b.grid)
         return f"{short(second)} does not fit {short(first)}: {how}" if how else None
