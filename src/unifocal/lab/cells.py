@@ -11,29 +11,31 @@ import torch
 
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import read_run
+from unifocal.lab.progress import tell_epoch
+from unifocal.lab.results import read_table
 from unifocal.lab.storage import write_json
 from unifocal.lab.training.execute import choose_device, execute, is_finished
-from unifocal.lab.training.fit import Tell
 
 Record = dict[str, Any]
 
 
-def run_cell(out: str, name: str, tell: Tell = lambda row: None) -> Record:
+def run_cell(out: str, name: str) -> Record:
     """Do a run, or what is left of it; a failure is recorded in `failure.json` and tried again by the next call.
 
-    Returns name, status ("finished" or "failed"), reason (None, or one line) and seconds. Raises nothing but
-    KeyboardInterrupt and Terminated, and what `read_run` raises where nothing was planned.
+    Returns name, status ("finished" or "failed"), reason (why it failed, or its DSC) and seconds. Raises nothing but
+    KeyboardInterrupt and Terminated, and what `read_run` raises where nothing was planned. Tells of its epochs by
+    `progress.tell_epoch`.
     """
     folder = Path(out) / "runs" / name
     record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
     if is_finished(folder):
-        return record
+        return record | {"reason": _in_short(folder)}
     started = time.perf_counter()
     experiment, run = read_run(Path(out), name)
     if run.settings.threads:
         torch.set_num_threads(run.settings.threads)
     try:
-        execute(run, experiment, folder, tell)
+        execute(run, experiment, folder, tell_epoch)
     except Exception as error:
         reason = explain(error)
         record |= {"status": "failed", "reason": reason}
@@ -42,11 +44,19 @@ def run_cell(out: str, name: str, tell: Tell = lambda row: None) -> Record:
         write_json(folder / "failure.json", failure)
     else:
         (folder / "failure.json").unlink(missing_ok=True)
+        record["reason"] = _in_short(folder)
     finally:
         gc.collect()
         if choose_device(run.settings.device) == "cuda":
             torch.cuda.empty_cache()
     return record | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def _in_short(folder: Path) -> str | None:
+    """How well a run did, for the line that tells of its end; nothing where nothing was tested."""
+    table = read_table(folder / "cases.csv")
+    values = table.loc[table["metric"] == "DSC", "value"] if len(table) else table
+    return f"DSC {values.mean():.3f}" if len(values) else None
 
 
 def explain(error: Exception) -> str:

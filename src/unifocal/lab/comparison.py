@@ -9,6 +9,7 @@ tell      tables, summary and pictures of the runs asked for last, and of no oth
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,12 @@ def run(
         Cell(str(outcome.experiment.folder), outcome.run.name, title(outcome, experiments), settings.epochs)
         for outcome in planned
     ]
-    ends = {(record["out"], record["name"]): record for record in run_grid(cells, settings, watcher, run_cell)}
+    with closing(run_grid(cells, settings, watcher, run_cell)) as records:
+        ends = {record["name"]: record for record in records}
     return [
-        Outcome(outcome.run, outcome.experiment, ends[key]["reason"])
-        for outcome, cell in zip(planned, cells, strict=True)
-        if (key := (cell.out, cell.name)) in ends
+        Outcome(outcome.run, outcome.experiment, None if end["status"] == "finished" else str(end["reason"]))
+        for outcome in planned
+        if (end := ends.get(outcome.run.name)) is not None
     ]
 
 

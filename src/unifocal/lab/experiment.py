@@ -30,6 +30,7 @@ from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
 from unifocal.lab.storage import read_json, write_json
 
+PREPARED = "prepared"
 DATASET = TypeAdapter(Dataset)
 
 
@@ -55,7 +56,7 @@ class Experiment:
     @cached_property
     def cases(self) -> PreparedSet:
         """The cases as the networks see them."""
-        return open_prepared(self.folder / "prepared" / self.prepared)
+        return open_prepared(self.folder / PREPARED / self.prepared)
 
     def runs(self, settings: Settings) -> list[Run]:
         """Every loss on every network, fold and seed; folds outside, so that an early stop leaves whole folds."""
@@ -83,7 +84,7 @@ def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = sile
             f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
             "their transparency only, or lie elsewhere?"
         )
-    digests = file_digests(dataset, track)
+    digests = file_digests(dataset, folder / PREPARED, track)
     duplicates = _duplicates(dataset, digests, track)
     groups = merge_groups([case.group for case in dataset.cases], duplicates.groups)
     strata = make_strata(foreground, [case.label for case in dataset.cases])
@@ -91,7 +92,7 @@ def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = sile
     data = data_fingerprint(dataset, digests)
     experiment = Experiment(folder, dataset, data, tuple(groups), splits, tuple(duplicates.pairs), "")
     _record_folds(experiment, settings)
-    prepared = prepare_all(dataset, settings, folder / "prepared", data, track)
+    prepared = prepare_all(dataset, settings, folder / PREPARED, track)
     experiment = replace(experiment, prepared=prepared.folder.name)
     write_json(
         folder / "dataset.json",

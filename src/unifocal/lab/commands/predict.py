@@ -22,7 +22,9 @@ def predict(
         str | None, typer.Option(help="Of a comparison: the network to use.", show_default=False)
     ] = None,
     layout: Layout = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
 ) -> None:
     """Write a mask for every image, on its own grid and with its own header.
 

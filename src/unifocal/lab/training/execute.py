@@ -35,7 +35,7 @@ from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
 
 
-def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = lambda row: None) -> None:
+def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = lambda epoch, loss: None) -> None:
     """Train, predict and measure one run.
 
     Raises whatever went wrong; KeyboardInterrupt passes as such. In either case the same call goes on later from the

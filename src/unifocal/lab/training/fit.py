@@ -19,13 +19,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from unifocal.lab.errors import Terminated
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import write_with
-from unifocal.lab.training.history import Row
 from unifocal.lab.training.segmentation import Segmentation
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 WEIGHTS = "weights.ckpt"
-Tell = Callable[[Row], None]
+Tell = Callable[[int, float], object]  # epoch from 0, validation loss
 
 
 class AfterEpoch(Callback):
@@ -35,9 +34,7 @@ class AfterEpoch(Callback):
         self.tell = tell
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.tell(
-            {"epoch": trainer.current_epoch, "validation_loss": float(trainer.callback_metrics["validation_loss"])}
-        )
+        self.tell(trainer.current_epoch, float(trainer.callback_metrics["validation_loss"]))
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
