@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from unifocal.lab.data.reading import read_dataset
-from unifocal.lab.settings import make_settings, parse_losses
+from unifocal.lab.settings import make_settings
 
 
 def write_data(folder: Path, n: int = 12, size: tuple[int, int] = (40, 48)) -> Path:
@@ -31,4 +31,4 @@ def read_data(folder: Path, n: int = 12):
 
 def make_tiny(losses: str = "dice,focal", **changes):
     values = {"folds": 2, "epochs": 2, "size": 32, "width": 4, "batch_size": 4, "threads": 1, "device": "cpu"}
-    return make_settings(losses=parse_losses(losses), **values | changes)
+    return make_settings(losses=losses, **values | changes)

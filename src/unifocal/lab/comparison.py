@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unifocal.lab import networks, pictures, report
+from unifocal.lab import pictures, report
 from unifocal.lab.cells import run_cell
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.data.cases import IGNORE, Dataset
@@ -24,6 +24,7 @@ from unifocal.lab.division import is_divided
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, plan, write_run
 from unifocal.lab.grid import Cell, run_grid
+from unifocal.lab.networks import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
@@ -82,8 +83,7 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
             )
         check_losses(settings.losses, len(dataset.classes), dataset.dimension)
         for network in settings.networks:
-            supervised = settings.deep_supervision != "none"
-            networks.check_network(network.name, dataset.dimension, network.arguments, supervised)
+            Chosen.of(network, dataset.dimension, settings.width).check(settings.deep_supervision != "none")
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from unifocal.lab import networks
 from unifocal.lab.batches import Batches
 from unifocal.lab.cells import explain
 from unifocal.lab.comparison import plan_all, plan_runs
@@ -28,7 +27,7 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.runs import Run
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock
-from unifocal.lab.training.execute import build_network, choose_device, is_finished
+from unifocal.lab.training.execute import build_network, choose_device, chosen, is_finished
 from unifocal.lab.training.segmentation import Segmentation
 
 WARM = 2  # steps before the clock starts: they allocate and choose algorithms
@@ -103,7 +102,7 @@ def measure(run: Run, experiment: Experiment) -> tuple[float, float, float, int 
     settings, split = run.settings, experiment.splits[run.fold]
     device = torch.device(choose_device(settings.device))
     network = build_network(run, experiment).to(device)
-    divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+    divisor = chosen(run, experiment).divisor
     module = Segmentation(network, run.loss.build(ignore_index=IGNORE), settings, Path())
     optimiser = module.configure_optimizers()
     seed = (run.seed, run.fold)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unifocal.lab import networks
 from unifocal.lab.data.problems import suggest
 from unifocal.lab.data.unlabelled import list_images
 from unifocal.lab.errors import LabError
@@ -17,7 +16,7 @@ from unifocal.lab.preparation import find_prediction, prepare_image, to_original
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.storage import lock, read_json, write_json
-from unifocal.lab.training.execute import choose_device, is_trained, load_network
+from unifocal.lab.training.execute import choose_device, chosen, is_trained, load_network
 
 RECORD = "prediction.json"  # what the masks in a folder were made by
 
@@ -98,7 +97,7 @@ class _Members:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.device, self.settings = device, model.runs[0].settings
         experiment, run = model.experiment, model.runs[0]
-        self.divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+        self.divisor = chosen(run, experiment).divisor
         self.networks: list[nn.Module] = [
             load_network(run, experiment, experiment.run_folder(run.name)).to(device).eval() for run in model.runs
         ]

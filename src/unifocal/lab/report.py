@@ -46,7 +46,7 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         for metric in MAIN:
             table.add_column(metric, justify="right", no_wrap=True)
         if not complete:
-            table.add_column("runs", justify="right")
+            table.add_column("runs", justify="right", no_wrap=True)
         for row in rows:
             # The half-width takes a line of its own, so that all columns fit into 80 characters.
             texts = [Text(text.replace(" ±", "\n±"), style="bold" if best else "") for text, best in row.cells]

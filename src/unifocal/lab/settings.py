@@ -130,7 +130,9 @@ class Settings(BaseModel):
         "Patches", "gaussian", "How overlapping windows are weighted."
     )
 
-    width: Positive | None = setting("Network", None, "Channels of the first level; the network's own if not given.")
+    width: Positive | None = setting(
+        "Network", None, "Channels of the first level, of networks that have a choice; each its own if not given."
+    )
     deep_supervision: Literal["none", "papers", "nnunet", "monai-same", "monai-exp", "monai-two"] = setting(
         "Network", "none", "Losses at the decoder's lower scales, too, weighted by this rule."
     )

@@ -1,6 +1,7 @@
 """Networks by name, in 2D and 3D, with one signature.
 
 catalogue     their names, papers, widths and arguments; what is checked and told without loading PyTorch
+chosen        a network as settings ask for it
 building      `build`: name -> network, with weights that depend on the seed alone
 supervision   heads on the decoder, for networks of every kind
 from_monai    the networks that MONAI has; `r2unet` and `mrrn` are ours
@@ -12,5 +13,6 @@ from_monai    the networks that MONAI has; `r2unet` and `mrrn` are ours
 
 from unifocal.lab.networks.building import build
 from unifocal.lab.networks.catalogue import NETWORKS, check_network, divisor, smallest
+from unifocal.lab.networks.chosen import Chosen
 
-__all__ = ["NETWORKS", "build", "check_network", "divisor", "smallest"]
+__all__ = ["NETWORKS", "Chosen", "build", "check_network", "divisor", "smallest"]

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.networks.catalogue import NETWORKS, Network, check_network, divisor
+from unifocal.lab.networks.catalogue import NETWORKS, check_network, check_width, divisor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +38,9 @@ def build(
     Raises LabError for what the network does not take, and later for images of a size that it cannot process.
     """
     check_network(name, dimension, arguments, deep_supervision)
+    check_width(name, width)
     entry = NETWORKS[name]
+    own = entry.width[dimension] if entry.width else None
     for what, number in (("channels", channels), ("classes", classes)):
         if type(number) is not int or number < 1:
             raise LabError(f"network {name!r}: expected {what} as a whole number from 1 up; got {number!r}.")
@@ -51,7 +53,7 @@ def build(
     defaults = {key: argument.default for key, argument in entry.arguments.items()}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would set the GPUs' generators, too
-        network, taps = make(dimension, channels, classes, _width(entry, dimension, width), **defaults | arguments)
+        network, taps = make(dimension, channels, classes, width or own, **defaults | arguments)
         if deep_supervision:
             add_heads(network, taps, dimension, classes)
     network.register_forward_pre_hook(
@@ -60,19 +62,6 @@ def build(
     if dimension == 2:
         network.to(memory_format=torch.channels_last)
     return network  # type: ignore[no-any-return]
-
-
-def _width(entry: Network, dimension: int, width: int | None) -> int | None:
-    if width is None:
-        return entry.width[dimension] if entry.width else None
-    if entry.width is None:
-        raise LabError(f"network {entry.name!r} has a fixed width; leave width out. Got {width!r}.")
-    if type(width) is not int or width < 1 or width % entry.width_step:
-        raise LabError(
-            f"network {entry.name!r}: expected width as a whole number from {entry.width_step} up"
-            f"{f', a multiple of {entry.width_step}' * (entry.width_step > 1)}; got {width!r}."
-        )
-    return width
 
 
 def _check_size(

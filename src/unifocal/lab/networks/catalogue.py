@@ -182,6 +182,21 @@ def check_network(name: str, dimension: int, arguments: Mapping[str, Any], deep_
         )
 
 
+def check_width(name: str, width: int | None) -> None:
+    """Raise LabError unless the network `name` can have this width; None is its own."""
+    entry = NETWORKS[name]
+    if width is None:
+        return
+    if entry.width is None:
+        raise LabError(f"network {name!r} has a fixed width; leave width out. Got {width!r}.")
+    if type(width) is not int or width < 1 or width % entry.width_step:
+        raise LabError(
+            f"network {name!r}: expected width as a whole number from {entry.width_step} up"
+            f"{f', a multiple of {entry.width_step}' * (entry.width_step > 1)}; got {width!r}. "
+            f"As in {name}:width={4 * entry.width_step}"
+        )
+
+
 def divisor(name: str, dimension: int, **arguments: Any) -> tuple[int, ...]:
     """What the size of an image along each axis must be a multiple of: the stride of the bottleneck."""
     check_network(name, dimension, arguments, deep_supervision=False)

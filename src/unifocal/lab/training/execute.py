@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from unifocal.lab import networks
 from unifocal.lab.batches import Batches
 from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
+from unifocal.lab.networks import Chosen
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
@@ -49,7 +49,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = lambda 
     if result is None:
         result = train(run, experiment, folder, device, tell)
     network = load_network(run, experiment, folder)
-    divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+    divisor = chosen(run, experiment).divisor
     validation, _ = score(run, experiment, network, divisor, split.validation, device)
     write_table(folder / "validation.csv", validation)
     cases, lesions = score(run, experiment, network, divisor, split.test, device, folder / "predictions")
@@ -64,7 +64,7 @@ def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, 
     settings, split, data = run.settings, experiment.splits[run.fold], experiment.cases
     seed = (run.seed, run.fold)
     network = build_network(run, experiment)
-    divisor = networks.divisor(run.network.name, experiment.dataset.dimension, **run.network.arguments)
+    divisor = chosen(run, experiment).divisor
     loss = run.loss.build(ignore_index=IGNORE)
     module = Segmentation(network, loss, settings, folder / "history.csv")
     batches = Batches(data, split.train, settings, seed, module.epoch, device, divisor)
@@ -93,25 +93,17 @@ def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, 
     }
 
 
+def chosen(run: Run, experiment: Experiment) -> Chosen:
+    return Chosen.of(run.network, experiment.dataset.dimension, run.settings.width)
+
+
 def build_network(run: Run, experiment: Experiment) -> nn.Module:
     """The network before its first step: its weights depend on seed and fold, and not on the loss."""
     seed = int(np.random.SeedSequence((run.seed, run.fold)).generate_state(1)[0])
-    network = networks.build(
-        run.network.name,
-        dimension=experiment.dataset.dimension,
-        channels=experiment.cases.channels,
-        classes=len(experiment.dataset.classes),
-        seed=seed,
-        deep_supervision=run.settings.deep_supervision != "none",
-        **network_arguments(run),
-    )
+    classes, supervised = len(experiment.dataset.classes), run.settings.deep_supervision != "none"
+    network = chosen(run, experiment).build(experiment.cases.channels, classes, seed, supervised)
     initialise(network, run.settings.initialisation, seed)
     return network
-
-
-def network_arguments(run: Run) -> dict[str, Any]:
-    """The arguments of the network: its own, and the width that the settings give to all."""
-    return {"width": run.settings.width, **run.network.arguments}
 
 
 def load_network(run: Run, experiment: Experiment, folder: Path) -> nn.Module:
