@@ -76,11 +76,13 @@ class Dataset:
             masks are grey pictures of one lesion (see `masks.binarise`).
         dimension: 2 for pictures, 3 for volumes.
         sequences: names of the images of a case, the first being the reference.
+        channels: which channels of a file that holds more than `sequences` these are; None if no file does.
         aligned: have all images of a case one grid? If not, only the first fits the mask.
         regions: unions of classes that the field reports, by name.
         look_alike: do all images show the same scene (a retina)? Then likeness is no sign of a duplicate, and only
             identical images count as one.
         splits: the published folds, if there are any.
+        excluded: ids of cases that the user left out.
         facts: one for each case.
         notes: what a user should know, in sentences.
         groups_file: the file the groups came from; None if there is none.
@@ -94,9 +96,11 @@ class Dataset:
     values: Mapping[int, int] | None = None
     dimension: int = 2
     sequences: tuple[str, ...] = ("image",)
+    channels: tuple[int, ...] | None = None
     aligned: bool = True
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     look_alike: bool = False
+    excluded: tuple[str, ...] = ()
     splits: tuple[OfficialFold, ...] = ()
     facts: tuple[Facts, ...] = ()
     notes: tuple[str, ...] = ()

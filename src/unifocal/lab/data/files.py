@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
 NIFTI = (".nii", ".nii.gz")
@@ -45,6 +46,11 @@ def suffix(path: Path) -> str:
 def stem(path: Path) -> str:
     """The name without `suffix`."""
     return path.name[: len(path.name) - len(suffix(path))]
+
+
+def file_name(case: str) -> str:
+    """The start of a file name for the id of a case: no id can leave its folder, and no two share a name."""
+    return quote(case, safe=" ()+,=@")
 
 
 def is_volume(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures as arrays: the image as grey float32 with its own range, a mask as the values it stores.
+"""Pictures as arrays: the image as grey or colour float32 with its own range, a mask as the values it stores.
 
 EXIF orientation is ignored, in images and masks alike: arrays are in the order of the file. Images of 16 bits
 keep their values; alpha is dropped, never read as grey or as truth.
@@ -21,18 +21,30 @@ WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_image(case: Case) -> NDArray[np.float32]:
-    """Return the grey image (H, W); colour by luminance (ITU-R 601, rounded to whole grey levels)."""
-    with _opened(case.image) as picture:
+    """Return the first image of a case in grey, (H, W)."""
+    image: NDArray[np.float32] = read_picture(case.image)[0]
+    return image
+
+
+def read_picture(path: Path, colour: bool = False) -> NDArray[np.float32]:
+    """Return a picture as (channels, H, W).
+
+    One channel, colour by luminance (ITU-R 601, rounded to whole grey levels); or, with `colour`, red, green and blue,
+    which are three times the grey where the file has no colour.
+    """
+    with _opened(path) as picture:
         if picture.mode in WIDE_MODES:
             pixels = np.asarray(picture).astype(np.float32)
         else:
             # By way of RGBA, which drops palette and transparency without blending them.
             direct = picture.mode in ("1", "L", "RGB", "RGBA")
-            grey = (picture if direct else picture.convert("RGBA")).convert("L")
-            pixels = np.asarray(grey).astype(np.float32)
+            plain = picture if direct else picture.convert("RGBA")
+            pixels = np.asarray(plain.convert("RGB" if colour else "L")).astype(np.float32)
     if not np.isfinite(pixels).all():
-        raise LabError(f"expected finite pixels; {case.image} holds NaN or infinity. Repair or remove it.")
-    return pixels
+        raise LabError(f"expected finite pixels; {path} holds NaN or infinity. Repair or remove it.")
+    if pixels.ndim == 3:
+        return np.moveaxis(pixels, -1, 0)
+    return np.stack([pixels] * 3) if colour else pixels[None]
 
 
 def read_mask_values(path: Path) -> NDArray[Any]:

@@ -35,6 +35,18 @@ def missing_bytes(path: Path, size: int | None = None) -> str | None:
         return f"{error.filename} is missing"
 
 
+def files_of(path: Path) -> list[Path]:
+    """The file, and the one that a header of MetaImage or NRRD leaves its voxels to; no lists of slices."""
+    place: str | None = None
+    if suffix(path) in (".mha", ".mhd"):
+        place = _meta_header(path)[0].get("ElementDataFile", "LOCAL")
+    elif suffix(path) == ".nrrd":
+        place = _nrrd_data(_nrrd_header(path)[0])
+    if place is None or place.upper() == "LOCAL" or _is_list(place):
+        return [path]
+    return [path, path.parent / place]
+
+
 def _missing_of_plain(path: Path, size: int) -> str | None:
     found = path.stat().st_size
     return f"it holds {found} of {size} bytes" if found < size else None
@@ -59,40 +71,61 @@ def _missing_of_gzip(path: Path, size: int, start: int) -> str | None:
 
 
 def _missing_of_meta(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(HEADER)
-    end = re.search(rb"ElementDataFile *= *([^\r\n]*)\r?\n?", head)
-    if end is None:
+    fields, start = _meta_header(path)
+    if start is None:
         return "its header has no end"
-    fields = dict(re.findall(r"^(\w+) *= *(.*?) *\r?$", head[: end.end()].decode("latin-1"), re.MULTILINE))
-    place = fields.get("ElementDataFile", "")
     if fields.get("CompressedData", "").lower() == "true":
         size = int(fields.get("CompressedDataSize", 0))  # older writers leave it out: then nothing can be told
     else:
         one = META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"), 0)
         axes = [int(n) for n in fields.get("DimSize", "").split()]
         size = one * math.prod(axes) * int(fields.get("ElementNumberOfChannels", 1))
+    place = fields.get("ElementDataFile", "")
     if place.upper() == "LOCAL":
-        return _missing_of_plain(path, end.end() + size)
-    if place.upper().startswith("LIST") or "%" in place:  # one file for each slice: left to ITK
+        return _missing_of_plain(path, start + size)
+    if _is_list(place):  # one file for each slice: left to ITK
         return None
     return _missing_of_plain(path.parent / place, size)
 
 
-def _missing_of_nrrd(path: Path) -> str | None:
+def _meta_header(path: Path) -> tuple[dict[str, str], int | None]:
+    """The fields of a MetaImage, and where its header ends; None if nowhere."""
     with path.open("rb") as file:
         head = file.read(HEADER)
-    fields = dict(re.findall(r"^([\w ]+): (.*?)\r?$", head.split(b"\n\n")[0].decode("latin-1"), re.MULTILINE))
-    name, encoding = fields.get("data file", fields.get("datafile")), fields.get("encoding", "")
-    blank = re.search(rb"\r?\n\r?\n", head)
-    if name is None and blank is None:
+    end = re.search(rb"ElementDataFile *= *([^\r\n]*)\r?\n?", head)
+    if end is None:
+        return {}, None
+    return dict(re.findall(r"^(\w+) *= *(.*?) *\r?$", head[: end.end()].decode("latin-1"), re.MULTILINE)), end.end()
+
+
+def _is_list(place: str) -> bool:
+    return place.upper().startswith("LIST") or "%" in place
+
+
+def _missing_of_nrrd(path: Path) -> str | None:
+    fields, end = _nrrd_header(path)
+    name, encoding = _nrrd_data(fields), fields.get("encoding", "")
+    if name is None and end is None:
         return "its header has no end"
     one = next((n for word, n in NRRD_BYTES.items() if word in fields.get("type", "")), 1)
     size = one * math.prod(int(n) for n in fields.get("sizes", "").split())
-    data, start = (path, blank.end()) if name is None and blank is not None else (path.parent / (name or ""), 0)
+    data, start = (path, end) if name is None and end is not None else (path.parent / (name or ""), 0)
     check: Callable[[], str | None] = {
         "raw": lambda: _missing_of_plain(data, start + size),
         "gzip": lambda: _missing_of_gzip(data, size, start),
         "gz": lambda: _missing_of_gzip(data, size, start),
     }.get(encoding, lambda: None)
     return check()
+
+
+def _nrrd_header(path: Path) -> tuple[dict[str, str], int | None]:
+    """The fields of a NRRD file, and where its header ends; None if nowhere."""
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+    blank = re.search(rb"\r?\n\r?\n", head)
+    fields = dict(re.findall(r"^([\w ]+): (.*?)\r?$", head.split(b"\n\n")[0].decode("latin-1"), re.MULTILINE))
+    return fields, blank.end() if blank else None
+
+
+def _nrrd_data(fields: dict[str, str]) -> str | None:
+    return fields.get("data file", fields.get("datafile"))

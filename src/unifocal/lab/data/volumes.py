@@ -145,7 +145,7 @@ def _header_by_itk(path: Path) -> Header:
     missing = missing_bytes(path)
     if missing:
         raise _damaged(path, missing)
-    reader = _itk().ImageFileReader()
+    reader = simple_itk().ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -156,7 +156,7 @@ def _header_by_itk(path: Path) -> Header:
 
 
 def _by_itk(path: Path) -> Volume:
-    itk = _itk()
+    itk = simple_itk()
     try:
         image = itk.ReadImage(str(path))
     except RuntimeError as error:
@@ -169,7 +169,8 @@ def _by_itk(path: Path) -> Volume:
     return Volume(values.T.reshape(*shape, channels, order="F").transpose(3, 0, 1, 2), _itk_grid(shape, image))
 
 
-def _itk() -> Any:
+def simple_itk() -> Any:
+    """The library, which is an extra; a LabError where it is not installed."""
     try:
         import SimpleITK as itk
     except ModuleNotFoundError:
