@@ -83,16 +83,22 @@ class Settings(BaseModel):
         "Comparison", "dealt", "Folds dealt anew, or the parts or folds that were published with the data."
     )
 
-    layout: str | None = setting("Data", None, "How DATA is stored, by name (`unifocal layouts`); found out if not given.")
+    layout: str | None = setting(
+        "Data", None, "How DATA is stored, by name (`unifocal layouts`); found out if not given."
+    )
     groups: Path | None = setting("Data", None, "CSV that names the patient or group of each image.")
     splits: Path | None = setting("Data", None, "JSON of published folds, as nnU-Net and PI-CAI write it.")
     exclude: Names = setting("Data", (), "Cases to leave out, by id, with commas.")
-    sequences: Names | None = setting("Data", None, "Images of each case to use, by name, with commas; all if not given.")
+    sequences: Names | None = setting(
+        "Data", None, "Images of each case to use, by name, with commas; all if not given."
+    )
     target: Names | None = setting(
         "Data", None, "One class to find, against all else: names of classes to unite, with commas, or of a region."
     )
     require_target: bool = setting("Data", False, "Leave out the cases that show none of the classes.")
-    colour: bool = setting("Data", False, "Keep the three channels of colour pictures, which are read as grey otherwise.")
+    colour: bool = setting(
+        "Data", False, "Keep the three channels of colour pictures, which are read as grey otherwise."
+    )
 
     size: Sizes | None = setting(
         "Preparation", None, "Resize to this many pixels or voxels, one number or one for each axis. Pictures: 128."
@@ -105,13 +111,17 @@ class Settings(BaseModel):
         "Preparation", "z-score-01", "How each image is normalised: z-score, then to [0, 1], as in the papers."
     )
 
-    patch: Sizes | None = setting("Patches", None, "Train on random patches of this size; on whole images if not given.")
+    patch: Sizes | None = setting(
+        "Patches", None, "Train on random patches of this size; on whole images if not given."
+    )
     patches_per_case: Positive = setting("Patches", 1, "Patches of each case in an epoch.")
     patch_foreground: Share = setting("Patches", 0.5, "Share of the patches that are centred on foreground.")
     patch_overlap: Annotated[float, Field(ge=0, lt=1)] = setting(
         "Patches", 0.5, "Of neighbouring windows when predicting, as a share of the patch."
     )
-    patch_blend: Literal["gaussian", "constant"] = setting("Patches", "gaussian", "How overlapping windows are weighted.")
+    patch_blend: Literal["gaussian", "constant"] = setting(
+        "Patches", "gaussian", "How overlapping windows are weighted."
+    )
 
     width: Positive | None = setting("Network", None, "Channels of the first level; the network's own if not given.")
     deep_supervision: Literal["none", "papers", "nnunet", "monai"] = setting(
