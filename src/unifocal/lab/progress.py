@@ -1,7 +1,9 @@
 """What a person sees while a comparison runs: bars on a terminal, one line per run elsewhere, or nothing."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -10,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -35,13 +38,13 @@ class Watcher:
         """So many runs in all, so many of them finished earlier, so many epochs each."""
 
     def run_started(self, name: str, epochs_done: int) -> None:
-        """A run begins, or goes on after `epochs_done` epochs."""
+        """A run begins, or goes on after `epochs_done` epochs; others may be under way."""
 
-    def epoch_ended(self, epoch: int, validation_loss: float) -> None:
-        """One epoch (from 0) of the current run is over."""
+    def epoch_ended(self, name: str, epoch: int, validation_loss: float) -> None:
+        """One epoch (from 0) of a run is over."""
 
     def run_ended(self, name: str, result: str) -> None:
-        """The current run is over, well or not."""
+        """A run is over, well or not."""
 
 
 class Lines(Watcher):
@@ -50,6 +53,7 @@ class Lines(Watcher):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.runs = self.number = 0
+        self.under_way: dict[str, tuple[int, float]] = {}  # number of each run, and when it began
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -63,18 +67,18 @@ class Lines(Watcher):
         self.say(f"{runs} runs of {epochs} epochs{earlier}")
 
     def run_started(self, name: str, epochs_done: int) -> None:
-        self.started = time.perf_counter()
         self.number += 1
+        self.under_way[name] = self.number, time.perf_counter()
         if epochs_done:
             self.say(f"[{self.number}/{self.runs}] {name}: goes on after {epochs_done} epochs")
 
     def run_ended(self, name: str, result: str) -> None:
-        seconds = time.perf_counter() - self.started
-        self.say(f"[{self.number}/{self.runs}] {name}: {result} ({seconds:.0f} s)")
+        number, started = self.under_way.pop(name)
+        self.say(f"[{number}/{self.runs}] {name}: {result} ({time.perf_counter() - started:.0f} s)")
 
 
 class Bars(Lines):
-    """Two bars, over all epochs of all runs and over those of the current run, below the lines."""
+    """Bars below the lines: one over all epochs of all runs, and one for each run under way."""
 
     def __enter__(self) -> Self:
         self.progress = Progress(
@@ -100,28 +104,51 @@ class Bars(Lines):
         super().plan(runs, finished, epochs)
         self.epochs = epochs
         self.all = self.progress.add_task("all runs", total=(runs - finished) * epochs)
-        self.one = self.progress.add_task("", total=epochs, visible=False)
+        self.bars: dict[str, TaskID] = {}
+        self.done: dict[str, int] = {}
 
     def run_started(self, name: str, epochs_done: int) -> None:
         super().run_started(name, epochs_done)
-        self.name, self.done = name, epochs_done
-        self.progress.update(
-            self.all, total=(self.progress.tasks[self.all].total or 0) - epochs_done, description="all runs"
-        )
-        self.progress.reset(self.one, total=self.epochs, completed=epochs_done, description=name, visible=True)
+        self._expect_less(epochs_done)
+        self.bars[name] = self.progress.add_task(name, total=self.epochs, completed=epochs_done)
+        self.done[name] = epochs_done
 
-    def epoch_ended(self, epoch: int, validation_loss: float) -> None:
-        self.done = epoch + 1
-        text = f"{self.name}, validation loss {validation_loss:.4f}"
-        self.progress.update(self.one, completed=self.done, description=text)
-        self.progress.advance(self.all)
+    def epoch_ended(self, name: str, epoch: int, validation_loss: float) -> None:
+        text = f"{name}, validation loss {validation_loss:.4f}"
+        self.progress.update(self.bars[name], completed=epoch + 1, description=text)
+        self.progress.advance(self.all, epoch + 1 - self.done[name])
+        self.done[name] = epoch + 1
 
     def run_ended(self, name: str, result: str) -> None:
-        # A run that failed early leaves epochs that will never come.
-        left = self.epochs - self.done
-        self.progress.update(self.all, total=(self.progress.tasks[self.all].total or 0) - left)
-        self.progress.update(self.one, visible=False)
+        # A run that failed or stopped early leaves epochs that will never come.
+        self._expect_less(self.epochs - self.done.pop(name))
+        self.progress.remove_task(self.bars.pop(name))
         super().run_ended(name, result)
+
+    def _expect_less(self, epochs: int) -> None:
+        total = next(task.total or 0 for task in self.progress.tasks if task.id == self.all)
+        self.progress.update(self.all, total=total - epochs)
+
+
+Listener = Callable[[int, float], object]  # epoch from 0, validation loss
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def tell_epoch(epoch: int, validation_loss: float) -> None:
+    """To be called by a run after each epoch: whoever executes it in this process hears of it."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(epoch, validation_loss)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let `listener` hear what is told in this block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 Item = TypeVar("Item")

@@ -1,28 +1,52 @@
-"""Files that are whole or absent: atomic writes, and a lock that keeps two processes out of one folder."""
+"""Files that are whole or absent, through kills, full disks and losses of power; and the lock of a folder."""
 
+import errno
 import json
 import os
-import socket
+import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from unifocal.lab import claims
 from unifocal.lab.errors import LabError
 
 PART = ".part"  # suffix of a file being written
+UNSETTLED = (errno.EINVAL, errno.ENOTSUP)  # from file systems that cannot be asked to settle
+PROBE = bytes(1 << 16)  # bytes that a disk must still take if it is not full
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then give it its name in one step."""
+def write_with(path: Path, write: Callable[[Path], object], settle: bool = True) -> None:
+    """Let `write` fill a temporary file beside `path`, then give it its name in one step.
+
+    With `settle` it is on the disk, and not only on its way there, before it has its name: two to twelve milliseconds a
+    file. Without, a loss of power may leave an empty file; where there are many, write them so and call `settle_folder`
+    before the file that says that all is there.
+
+    Raises OSError, naming `path`, if the disk is full, whatever `write` makes of that; and ClaimLost, writing nothing,
+    if another process has taken over the folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
     try:
-        write(part)
+        try:
+            write(part)
+            if settle:
+                _settle(part)
+        except Exception as error:
+            told = _told(error, part, path)
+            if told is error:
+                raise
+            raise told from error
+        claims.check(path)
         part.replace(path)
+        if settle:
+            _settle(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,73 +65,74 @@ def read_json(path: Path) -> Any:
         raise LabError(f"expected JSON; {path} is damaged ({error}). Remove it, or use another --out.") from None
 
 
+def settle_folder(folder: Path) -> None:
+    """Wait until every file of `folder` is on the disk: a quarter of a millisecond each."""
+    for path in folder.iterdir():
+        if path.is_file():
+            _settle(path)
+    _settle(folder)
+
+
 def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for part in folder.glob(f"*{PART}"):
-        part.unlink()
+    """Remove what a killed process left half-written in `folder` and below; only its holder may ask for this."""
+    for part in folder.rglob(f"*{PART}"):
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; a lock whose process is dead is taken over.
+def lock(folder: Path, say: Callable[[str], object] = lambda text: None) -> Iterator[None]:
+    """Hold `folder` for this process, for something short, once whoever holds it has let go.
 
-    Raises LabError while another process holds it. A process on another machine cannot be asked whether it lives,
-    so its lock counts until somebody removes the file.
+    `say` is told whom it waits for. A holder that is dead is not waited for (`claims`). Raises LabError if this very
+    process holds it.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lock.json"
-    owner = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    while True:
+    waits_for = None
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(claims.hold(folder, "lock"))
+                break
+            except claims.Busy as busy:
+                if busy.owner.is_this_process:
+                    raise
+                if busy.owner != waits_for:
+                    waits_for = busy.owner
+                    say(f"waiting for {waits_for}, which is at work in {folder}")
+            time.sleep(0.2)
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            _remove_if_stale(path)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(owner, file)
+            yield
+        finally:
+            stack.close()
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()  # nothing came of it, unless it is no longer empty
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and keeps their names by itself
+    descriptor = os.open(path, os.O_RDWR if path.is_file() and os.name == "nt" else os.O_RDONLY)
     try:
-        yield
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSETTLED:
+            raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        path.unlink(missing_ok=True)
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()  # nothing came of it, unless it is no longer empty
+        os.close(descriptor)
 
 
-def _remove_if_stale(path: Path) -> None:
+def _told(error: Exception, part: Path, path: Path) -> Exception:
+    """The error as it is to be told: a full disk is one, though libraries hide it behind errors of their own."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, str(path)) if error.errno else error
     try:
-        owner = json.loads(path.read_text())
-        pid, host = int(owner["pid"]), str(owner["host"])
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        raise LabError(
-            f"expected a free folder; {path} is a lock that cannot be read. "
-            "If no other process works there, remove that file."
-        ) from None
-    if host != socket.gethostname():
-        raise LabError(
-            f"expected a free folder; process {pid} on {host} works in {path.parent} since {owner.get('since')}. "
-            f"Wait for it, use another --out, or, if it is dead, remove {path}."
-        )
-    if _is_alive(pid):
-        raise LabError(
-            f"expected a free folder; process {pid} works in {path.parent} since {owner.get('since')}. "
-            "Wait for it or use another --out."
-        )
-    path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives and is somebody else's
-        return True
-    return True
+        with part.open("ab") as file:
+            file.write(PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as full:
+        return OSError(full.errno, full.strerror, str(path))
+    return error

@@ -1,0 +1,95 @@
+"""`unifocal status OUT`: how a comparison stands."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from unifocal.lab.grid.status import RunStatus
+
+EVERY = 2.0  # seconds between two looks with --watch
+WIDE = 100  # columns of a window in which all columns of the table have room
+COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+
+
+def status(
+    out: Annotated[Path, typer.Argument(help="Output folder of a comparison.", show_default=False)],
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nothing runs any more.")] = False,
+) -> None:
+    """Print which runs are finished, running, failed or waiting, and when they will end."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from unifocal.lab.grid.status import read_status
+
+    console = Console()
+    runs = read_status(out)
+    if not watch:
+        console.print(render(runs, console))
+        return
+    try:
+        with Live(render(runs, console), console=console, auto_refresh=False) as live:
+            while any(run.state == "running" for run in runs):
+                time.sleep(EVERY)
+                runs = read_status(out)
+                live.update(render(runs, console), refresh=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def render(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
+    """A table with a row for each run, and a line that sums up."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    is_wide = console.width >= WIDE
+    table = Table()
+    table.add_column("run", overflow="fold")
+    table.add_column("is")
+    table.add_column("epoch", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("an epoch", justify="right", no_wrap=True)
+    table.add_column("ends", no_wrap=True)
+    if is_wide:
+        table.add_column("by, or why", overflow="fold")
+    for run in runs:
+        pace = "" if run.seconds_per_epoch is None else duration(run.seconds_per_epoch)
+        who = f"process {run.owner.pid} on {run.owner.host}" if run.owner else run.reason or ""
+        cells = [
+            escape(run.title),
+            f"[{COLOURS[run.state]}]{run.state}[/]",
+            f"{run.epoch}/{run.epochs}",
+            *([pace] if is_wide else []),
+            "" if run.expected_end is None else f"{run.expected_end:%d %b %H:%M}",
+            *([escape(who)] if is_wide else []),
+        ]
+        table.add_row(*cells)
+    return Group(table, summary(runs))
+
+
+def summary(runs: Sequence["RunStatus"]) -> str:
+    """`7 of 15 runs finished, 2 running, 1 failed; about 2 h left`."""
+    from unifocal.lab.grid.status import total_remaining
+
+    count = {state: sum(run.state == state for run in runs) for state in COLOURS}
+    parts = [f"{count['finished']} of {len(runs)} runs finished"]
+    parts += [f"{count[state]} {state}" for state in ("running", "failed", "waiting") if count[state]]
+    left = total_remaining(runs)
+    return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """Two digits' worth of a duration: 0.4 s, 35 s, 12 min, 3.5 h, 2.1 d."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"

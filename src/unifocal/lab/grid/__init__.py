@@ -1,0 +1,80 @@
+"""The grid of runs, and what executes it: this process, several here, a Ray cluster, SLURM, or a part of it here.
+
+Whatever executes a run, its folder and the numbers in it are the same. Each folder is claimed by the one process that
+works on it (`claims`), so a grid may be started twice, anywhere, by mistake or on purpose: the runs are shared.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from unifocal.lab.claims import owner_of
+from unifocal.lab.grid.cells import Cell, Execute, Record
+from unifocal.lab.grid.shard import part_of
+from unifocal.lab.grid.signals import terminable
+from unifocal.lab.progress import Watcher
+from unifocal.lab.settings import Settings
+
+__all__ = ["Cell", "Execute", "Record", "run_grid"]
+
+WAIT = 2.0  # seconds between two looks at runs that others work on
+
+Engine = Callable[[Sequence[Cell], Settings, Watcher, Execute], Iterator[Record]]
+
+
+def run_grid(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+    """Execute every cell, or those of `settings.shard`; yields their records as they come, in no order.
+
+    `execute(out, name)` is an importable function that brings a run to its end from where it stands, leaves
+    `result.json` last, and returns a record. Finished runs are handed to it here, at once. A run that another process
+    works on is waited for, and taken over should that process die. A run whose process is lost is tried again.
+
+    Raises LabError if the engine is not installed or cannot start; KeyboardInterrupt and Terminated (SIGTERM) pass
+    through when all processes that were started here have ended. Close the iterator (`contextlib.closing`) if you
+    leave it early.
+    """
+    cells = part_of(cells, settings.shard)
+    finished = [cell for cell in cells if cell.is_finished]
+    watcher.plan(len(cells), len(finished), max((cell.epochs for cell in cells), default=0))
+    for cell in finished:
+        yield execute(cell.out, cell.name)
+    left = [cell for cell in cells if cell not in finished]
+    engine = choose_engine(settings)
+    with terminable():
+        while left:
+            busy = set()
+            for record in engine(left, settings, watcher, execute):
+                if record["status"] == "busy":
+                    busy.add(record["name"])
+                else:
+                    yield record
+            left = [cell for cell in left if cell.name in busy]
+            _wait(left, watcher)
+
+
+def choose_engine(settings: Settings) -> Engine:
+    if settings.engine == "ray":
+        from unifocal.lab.grid.ray import in_ray
+
+        return in_ray
+    if settings.engine == "slurm":
+        from unifocal.lab.grid.slurm import in_slurm
+
+        return in_slurm
+    from unifocal.lab.grid.local import in_process, in_workers
+
+    return in_workers if settings.workers > 1 else in_process
+
+
+def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:
+    """Wait until somebody has finished, or left, one of the runs that others work on."""
+    told = None
+    while cells:
+        owners = [owner_of(cell.folder) for cell in cells]
+        if not all(owners):
+            return
+        who = ", ".join(f"{owner}: {runs}" for owner, runs in Counter(map(str, owners)).items())
+        if who != told:
+            watcher.stage(f"waiting for {len(cells)} runs that others work on ({who})")
+            told = who
+        time.sleep(WAIT)

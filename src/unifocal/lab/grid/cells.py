@@ -1,0 +1,72 @@
+"""One run of the grid, and what is told of it."""
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unifocal.lab import claims
+
+Record = dict[str, Any]  # name; status: finished, failed, busy or lost; reason, or None; seconds
+Execute = Callable[[str, str], Record]  # (out, name): an importable function, so that other processes find it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run, by the folder of its comparison and its name there."""
+
+    out: str
+    name: str
+    title: str  # how people are told of it
+    epochs: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) / "runs" / self.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Is the last file of the run there, and nobody in its folder any more, alive or dead?"""
+        return (self.folder / "result.json").is_file() and not (self.folder / "claim").exists()
+
+
+def perform(execute: Execute, cell: Cell, begun: Callable[[], object] = lambda: None) -> Record:
+    """Execute a cell under its claim; whatever becomes of it is a record. `begun` is called once the claim is held.
+
+    Interrupts and terminations pass through, and leave the claim free.
+    """
+    started = time.perf_counter()
+    try:
+        with claims.hold(cell.folder):
+            begun()
+            return execute(cell.out, cell.name)
+    except claims.Busy as busy:
+        status, reason = "busy", str(busy.owner)
+    except claims.ClaimLost as lost:
+        status, reason = "busy", str(lost)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        status, reason = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
+    return make_record(cell, status, reason, time.perf_counter() - started)
+
+
+def make_record(cell: Cell, status: str, reason: str | None, seconds: float = 0.0) -> Record:
+    return {"name": cell.name, "status": status, "reason": reason, "seconds": round(seconds, 3)}
+
+
+def outcome(record: Record) -> str:
+    """How people are told what became of a run: a finished one may say more in its reason."""
+    if record["status"] == "finished":
+        return str(record["reason"] or "finished")
+    return f"{record['status']}: {record['reason']}"
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """A row for each whole epoch of a run, from its `history.csv`."""
+    try:
+        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError):
+        return []

@@ -1,0 +1,92 @@
+"""Runs on this machine: one after another in this process, or several at a time, each in a process of its own."""
+
+import os
+import queue
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from unifocal.lab.errors import LabError
+from unifocal.lab.grid.cells import Cell, Execute, Record, outcome, perform, read_history
+from unifocal.lab.grid.following import Following
+from unifocal.lab.grid.pool import Pool
+from unifocal.lab.grid.threads import cores_here, threads_per_run, variables
+from unifocal.lab.progress import Watcher, listening
+from unifocal.lab.settings import Settings
+
+POLL = 0.5  # seconds between two looks at the files of the runs
+
+
+def in_process(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+    """One run after another; they tell of their epochs by `progress.tell_epoch`."""
+    for cell in cells:
+        yield _one(cell, watcher, execute)
+
+
+def _one(cell: Cell, watcher: Watcher, execute: Execute) -> Record:
+    is_told = False
+
+    def begin() -> None:
+        nonlocal is_told
+        is_told = True
+        watcher.run_started(cell.title, len(read_history(cell.folder)))
+
+    with listening(partial(watcher.epoch_ended, cell.title)):
+        record = perform(execute, cell, begin)
+    if record["status"] != "busy" and not is_told:
+        begin()
+    if is_told:
+        watcher.run_ended(cell.title, outcome(record))
+    return record
+
+
+def in_workers(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+    """Several runs at a time; progress is read from their files."""
+    following = Following(watcher)
+    for cell in cells:
+        following.begin(cell)
+    count = min(settings.workers, len(cells))
+    pool = Pool(cells, execute, [environment(settings, number, count) for number in range(count)])
+    running: dict[str, Cell] = {}
+    left = len(cells)
+    try:
+        while left:
+            try:
+                cell, news = pool.news.get(timeout=POLL)
+            except queue.Empty:
+                for cell in running.values():
+                    following.look(cell)
+                continue
+            if isinstance(news, LabError):
+                raise news
+            if news is None:
+                running[cell.name] = cell
+            elif isinstance(news, str):
+                watcher.stage(f"{cell.title}: {news}; it goes on in another process")
+            else:
+                left -= 1
+                following.end(running.pop(cell.name), news)
+                yield news
+    finally:
+        pool.stop()
+
+
+def environment(settings: Settings, number: int, workers: int) -> dict[str, str]:
+    """What the given worker is to know: its share of the threads and GPUs, and where modules are found."""
+    threads = variables(threads_per_run(settings, cores_here(), workers))
+    path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
+    return {**os.environ, **threads, **_gpus(settings, number), **path}
+
+
+def _gpus(settings: Settings, number: int) -> Mapping[str, str]:
+    """GPUs are dealt out in turn, as many to each worker as a run is to use."""
+    if settings.device == "cpu":
+        return {}
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if len(visible) == count else [str(i) for i in range(count)]
+    hands = [names[i : i + settings.devices] for i in range(0, count - settings.devices + 1, settings.devices)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(hands[number % len(hands)])} if hands else {}

@@ -1,0 +1,90 @@
+"""How a comparison stands, from its files alone: whoever executes it, wherever."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from unifocal.lab.claims import Owner, file_system_time, owner_of
+from unifocal.lab.errors import LabError
+from unifocal.lab.grid.cells import Cell, read_history
+from unifocal.lab.storage import read_json
+
+State = Literal["finished", "running", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A planned run as it stands."""
+
+    name: str
+    title: str
+    state: State
+    epoch: int  # whole epochs
+    epochs: int
+    seconds_per_epoch: float | None  # median of the last ten
+    remaining: float | None  # seconds that a running one will need, if it keeps its pace
+    owner: Owner | None  # of a running one
+    reason: str | None  # of a failed one
+
+    @property
+    def expected_end(self) -> datetime | None:
+        return None if self.remaining is None else datetime.now() + timedelta(seconds=self.remaining)
+
+
+def read_status(out: Path) -> list[RunStatus]:
+    """Every run that was asked for last in `out`, in the planned order. Leaves nothing there.
+
+    Raises LabError if there is no comparison.
+    """
+    out = Path(out).expanduser()
+    try:
+        planned = read_json(out / "experiment.json")["runs"]
+    except FileNotFoundError:
+        raise LabError(f"expected the output folder of a comparison; {out} holds no experiment.json.") from None
+    except (KeyError, TypeError):
+        raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none.") from None
+    now = file_system_time(out)
+    return [_status(Cell(str(out), run["name"], run["title"], run["epochs"]), now) for run in planned]
+
+
+def total_remaining(runs: Sequence[RunStatus]) -> float | None:
+    """Seconds until all runs are finished, if as many as now go on at the same pace; None if nothing tells."""
+    paces = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
+    running = [run for run in runs if run.state == "running"]
+    if not paces or not running:
+        return None
+    pace = statistics.median(paces)
+    left = sum(run.epochs - run.epoch for run in runs if run.state in ("running", "waiting"))
+    return max(left * pace / len(running), *(run.remaining or 0.0 for run in running), 0.0)
+
+
+def _status(cell: Cell, now: float) -> RunStatus:
+    history = read_history(cell.folder)
+    owner = owner_of(cell.folder, now=now)
+    reason = _reason(cell.folder / "failure.json")
+    pace = statistics.median(row["seconds"] for row in history[-10:]) if history and "seconds" in history[-1] else None
+    remaining = None
+    state: State
+    if (cell.folder / "result.json").is_file():
+        state, owner, reason = "finished", None, None
+    elif owner:
+        state, reason = "running", None
+        if pace is not None:
+            since = max(0.0, now - (cell.folder / "history.csv").stat().st_mtime)
+            remaining = max(0.0, (cell.epochs - len(history)) * pace - min(since, pace))
+    else:
+        state = "failed" if reason else "waiting"
+    return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, owner, reason)
+
+
+def _reason(path: Path) -> str | None:
+    try:
+        failure: Any = read_json(path)
+        return str(failure["reason"])
+    except FileNotFoundError:
+        return None
+    except (LabError, KeyError, TypeError, OSError):
+        return "unknown"

@@ -1,0 +1,167 @@
+"""Whatever is killed, whenever, however often: nothing finished is lost, and an epoch at most is done twice."""
+
+import errno
+import os
+import random
+import signal
+import time
+
+import fake_grid
+import pytest
+from fake_grid import check_finished, check_whole, make_grid, repeated_epochs, run_cell, start, wait_until
+
+from unifocal.lab.grid import run_grid
+from unifocal.lab.progress import Watcher
+from unifocal.lab.settings import make_settings
+
+
+def test_kill_9_of_the_grid_at_random_moments(out):
+    cells = make_grid(out, runs=5, epochs=60)
+    chance, kills = random.Random(1), 0
+    while True:
+        grid = start(out)
+        begun = fake_grid.begun_epochs(cells)
+        wait_until(lambda: fake_grid.begun_epochs(cells) > begun or grid.poll() is not None)  # noqa: B023
+        end = time.monotonic() + chance.uniform(0.0, 0.4)
+        while time.monotonic() < end and grid.poll() is None:
+            check_whole(cells)
+        if grid.poll() is not None:
+            break
+        finished = {cell.name: (cell.folder / "result.json").read_bytes() for cell in cells if cell.is_finished}
+        os.killpg(grid.pid, signal.SIGKILL)
+        fake_grid.records_of(grid)
+        kills += 1
+        check_whole(cells)
+        assert all((out / "runs" / name / "result.json").read_bytes() == text for name, text in finished.items())
+    code, records, errors = fake_grid.records_of(grid)
+    assert code == 0 and [r["status"] for r in records] == ["finished"] * 5, errors
+    check_finished(cells)
+    assert kills >= 5
+    assert sum(map(repeated_epochs, cells)) <= kills
+
+
+def test_kill_9_of_workers_at_random_moments(out):
+    cells = make_grid(out, runs=6, epochs=60)
+    grid = start(out, workers=3)
+    chance, kills = random.Random(2), dict.fromkeys((cell.name for cell in cells), 0)
+    epochs = dict.fromkeys(kills, -1)  # of a run when it was last killed: a next kill waits for progress
+    while grid.poll() is None and sum(kills.values()) < 12:
+        check_whole(cells)
+        done = {cell.name: len(fake_grid.read_history(cell.folder)) for cell in cells}
+        targets = {n: pid for n, pid in fake_grid.workers_of(cells).items() if pid != grid.pid and done[n] > epochs[n]}
+        if targets:
+            name = chance.choice(sorted(targets))
+            os.kill(targets[name], signal.SIGKILL)
+            kills[name] += 1
+            epochs[name] = done[name]
+        time.sleep(chance.uniform(0.0, 0.2))
+    code, records, errors = fake_grid.records_of(grid)
+    assert code == 0 and sorted(r["name"] for r in records) == sorted(kills), errors
+    assert all(r["status"] == "finished" for r in records)
+    assert errors.count("SIGKILL; it goes on in another process") >= 6
+    check_finished(cells)
+    for cell in cells:  # a kill costs its own run an epoch, and the others nothing
+        assert repeated_epochs(cell) <= kills[cell.name]
+
+
+def test_workers_end_with_a_grid_that_is_killed(out):
+    cells = make_grid(out, runs=3, epochs=400)
+    grid = start(out, workers=3)
+    wait_until(lambda: len(fake_grid.workers_of(cells)) == 3)
+    children = fake_grid.descendants(grid.pid)
+    assert len(children) == 3
+    grid.kill()
+    fake_grid.records_of(grid)
+    wait_until(lambda: not any(map(fake_grid.is_alive, children)), timeout=5)
+    assert fake_grid.workers_of(cells) == {}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("word", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupts_leave_no_process_and_no_claim(out, workers, word, code):
+    cells = make_grid(out, runs=3, epochs=150)
+    grid = start(out, workers=workers)
+    wait_until(lambda: len(fake_grid.workers_of(cells)) == min(workers, 3))
+    wait_until(lambda: fake_grid.read_history(cells[0].folder))
+    children = fake_grid.descendants(grid.pid)
+    pressed = time.monotonic()
+    if word == signal.SIGINT:
+        os.killpg(grid.pid, word)  # a terminal sends Ctrl-C to all
+    else:
+        grid.send_signal(word)
+    assert fake_grid.records_of(grid)[0] == code
+    assert time.monotonic() - pressed < 2
+    assert not any(map(fake_grid.is_alive, children))
+    assert not any((cell.folder / "claim").exists() for cell in cells)
+    grid = start(out, workers=workers)
+    assert fake_grid.records_of(grid)[0] == 0
+    check_finished(cells)
+    assert all(repeated_epochs(cell) <= 1 for cell in cells)
+
+
+def test_two_grids_on_one_folder_share_the_runs(out):
+    cells = make_grid(out, runs=6, epochs=40)
+    grids = [start(out), start(out, workers=2)]
+    for grid in grids:
+        code, records, errors = fake_grid.records_of(grid)
+        assert code == 0, errors
+        assert sorted(r["name"] for r in records) == [cell.name for cell in cells]
+        assert {r["status"] for r in records} == {"finished"}
+    check_finished(cells)
+    assert sum(map(repeated_epochs, cells)) == 0
+
+
+def test_a_grid_waits_for_the_other_says_so_and_takes_over_when_that_is_killed(out):
+    cells = make_grid(out, runs=1, epochs=300)
+    first = start(out)
+    wait_until(lambda: fake_grid.read_history(cells[0].folder))
+    second = start(out)
+    assert second.stderr.readline().startswith(f"waiting for 1 runs that others work on (process {first.pid} on ")
+    first.kill()
+    fake_grid.records_of(first)
+    code, records, errors = fake_grid.records_of(second)
+    assert code == 0 and records[0]["status"] == "finished", errors
+    check_finished(cells)
+    assert repeated_epochs(cells[0]) <= 1
+
+
+def test_a_disk_that_is_full_now_and_then(out, monkeypatch):
+    cells = make_grid(out, runs=3, epochs=30, seconds=0)
+    chance, failures = random.Random(3), []
+    fsync = os.fsync
+
+    def full(descriptor):
+        if chance.random() < 0.02:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(60):
+        records = list(run_grid(cells, make_settings(device="cpu"), Watcher(), run_cell))
+        check_whole(cells)
+        failures += [r["reason"] for r in records if r["status"] == "failed"]
+        if all(r["status"] == "finished" for r in records):
+            break
+    check_finished(cells)
+    assert len(failures) >= 3
+    for reason in failures:
+        assert reason.startswith("OSError: [Errno 28] No space left on device: ") and str(out) in reason
+    assert sum(map(repeated_epochs, cells)) <= len(failures)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x02}q", b'{"value": "run0", "rows"'])
+def test_a_damaged_checkpoint_costs_its_run_a_fresh_start(out, damage):
+    cells = make_grid(out, runs=2, epochs=40)
+    grid = start(out)
+    wait_until(lambda: len(fake_grid.read_history(cells[0].folder)) > 5)
+    grid.kill()
+    fake_grid.records_of(grid)
+    (cells[0].folder / "last.ckpt").write_bytes(damage)
+    assert [r["status"] for r in run_grid(cells, make_settings(device="cpu"), Watcher(), run_cell)] == ["finished"] * 2
+    check_finished(cells)
+
+
+def test_the_fake_would_notice():
+    """An epoch done twice in the weights, not only in time, is another value."""
+    once = fake_grid.next_value("run0", 0)
+    assert once == fake_grid.expected_value("run0", 1) != fake_grid.next_value(once, 0)
