@@ -20,6 +20,9 @@ from rich.progress import (
 )
 
 
+Item = TypeVar("Item")
+
+
 class Watcher:
     """Is told how a comparison goes on; this one keeps it to itself."""
 
@@ -33,6 +36,10 @@ class Watcher:
 
     def stage(self, text: str) -> None:
         """Something other than training has begun."""
+
+    def track(self, items: Sequence[Item], what: str) -> Iterable[Item]:
+        """A `Track`: passes items on, one by one."""
+        return items
 
     def plan(self, runs: int, finished: int, epochs: int) -> None:
         """So many runs in all, so many of them finished earlier, so many epochs each."""
@@ -100,6 +107,13 @@ class Bars(Lines):
     ) -> None:
         self.progress.stop()
 
+    def track(self, items: Sequence[Item], what: str) -> Iterable[Item]:
+        task = self.progress.add_task(what, total=len(items))
+        for item in items:
+            yield item
+            self.progress.advance(task)
+        self.progress.remove_task(task)
+
     def plan(self, runs: int, finished: int, epochs: int) -> None:
         super().plan(runs, finished, epochs)
         self.epochs = epochs
@@ -149,9 +163,6 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
-
-
-Item = TypeVar("Item")
 
 
 class Track(Protocol):
