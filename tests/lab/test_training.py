@@ -309,9 +309,10 @@ def test_accumulated_steps_are_one_larger_batch(planned, tmp_path):
 
 
 def test_the_last_weights_are_kept_on_request(planned, tmp_path):
-    changes = {"epochs": 4, "learning_rate": 3.0, "augment": False}
+    changes = {"epochs": 8, "learning_rate": 3.0, "augment": False}
     trained(planned, tmp_path / "last", keep="last", **changes)
-    trained(planned, tmp_path / "best", **changes)
+    _, result = trained(planned, tmp_path / "best", **changes)
+    assert result["best_epoch"] < 7, "the test shows nothing"
     assert any(not torch.equal(v, weights(tmp_path / "best")[k]) for k, v in weights(tmp_path / "last").items())
 
 

@@ -55,7 +55,7 @@ def fit(
 ) -> None:
     """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    monitor = "validation_loss" if settings.keep == "best" else None
+    monitor, mode = ("validation_loss", "min") if settings.keep == "best" else ("epoch", "max")
     deterministic: bool | Literal["warn"] = settings.deterministic or ("warn" if device == "cuda" else False)
     with _quiet():
         trainer = pl.Trainer(
@@ -77,7 +77,7 @@ def fit(
             callbacks=[
                 AfterEpoch(tell),
                 # The order matters: the state of the first is part of what the second writes.
-                ModelCheckpoint(filename="weights", monitor=monitor, save_weights_only=True, **keep),
+                ModelCheckpoint(filename="weights", monitor=monitor, mode=mode, save_weights_only=True, **keep),
                 ModelCheckpoint(filename="last", **keep),
             ],
         )
