@@ -1,4 +1,4 @@
-"""Words and tables for people: the terminal's table and `summary.md`. It formats what `results` computed."""
+"""Words and tables for people: the terminal's table and `summary.md`. It formats what `statistics` computed."""
 
 import math
 import shlex
@@ -14,8 +14,8 @@ from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.metrics import EMPTY_RULE, METRICS
 from unifocal.lab.outcome import Comparison
-from unifocal.lab.results import summarise
 from unifocal.lab.settings import Settings
+from unifocal.lab.statistics.intervals import summarise
 from unifocal.lab.storage import read_json, write_text
 
 SHOWN = 20  # near-duplicate pairs listed

@@ -1,16 +1,13 @@
-"""The tidy table, and the statistics that are pure functions of it.
+"""The tidy table.
 
 One row per (loss, fold, seed, case, class, metric) with the number in `value`; NaN where the metric is undefined.
-A loss's result is the mean over folds of each fold's mean over images; its interval is the 95 % t-interval over the
-fold means. Everything in a report can be computed again from this table.
+Everything in a report can be computed again from it: see `unifocal.lab.statistics`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from unifocal.lab.storage import write_with
 
@@ -32,31 +29,3 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
-
-
-def fold_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over images, one row per (loss, class, metric, seed, fold); undefined values are left out."""
-    keys = ["loss", "class", "metric", "seed", "fold"]
-    return table.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
-
-
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per (loss, class, metric): folds, images, undefined, mean, half_width; in the table's order."""
-    keys = ["loss", "class", "metric"]
-    means = fold_means(table).dropna(subset=["value"])
-    by_fold = means.groupby(keys, sort=False, observed=True)["value"]
-    interval = by_fold.agg(folds="count", mean="mean", half_width=half_width)
-    by_image = table.groupby(keys, sort=False, observed=True)["value"]
-    counts = by_image.agg(images="size", undefined=lambda values: int(values.isna().sum()))
-    summary = counts.join(interval).reset_index()
-    summary["folds"] = summary["folds"].fillna(0).astype(int)
-    return summary
-
-
-def half_width(values: "pd.Series[float] | Sequence[float]", level: float = 0.95) -> float:
-    """Half the width of the t-interval of the mean of `values`; NaN for fewer than two."""
-    numbers = np.asarray(values, float)
-    n = len(numbers)
-    if n < 2:
-        return float("nan")
-    return float(stats.t.ppf((1 + level) / 2, n - 1) * numbers.std(ddof=1) / np.sqrt(n))
