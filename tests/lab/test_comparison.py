@@ -20,8 +20,9 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import METRICS
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
-from unifocal.lab.results import COLUMNS, read_table, summarise
+from unifocal.lab.results import COLUMNS, read_table
 from unifocal.lab.settings import LossChoice, parse_losses
+from unifocal.lab.statistics.intervals import summarise
 
 
 class Log(Watcher):

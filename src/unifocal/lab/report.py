@@ -1,4 +1,4 @@
-"""Words and tables for people: the terminal's table and `summary.md`. It formats what `results` computed."""
+"""Words and tables for people: the terminal's table and `summary.md`. It formats what `statistics` computed."""
 
 import math
 import shlex
@@ -14,8 +14,9 @@ from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
-from unifocal.lab.results import CANDIDATE, summarise
+from unifocal.lab.results import CANDIDATE
 from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
+from unifocal.lab.statistics.intervals import summarise
 from unifocal.lab.storage import read_json, write_text
 
 PICTURE = "contours.png"
