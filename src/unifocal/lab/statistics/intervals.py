@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unifocal.lab.results import without_signs
 from unifocal.lab.statistics.arrays import Floats
 from unifocal.lab.statistics.table import Scores
 
@@ -23,7 +24,7 @@ FEW_UNITS = 20
 def fold_means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean over images, one row per (loss, class, metric, seed, fold); undefined values are left out."""
     keys = [*_keys(table), "seed", "fold"]
-    return table.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
+    return without_signs(table).groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
