@@ -8,7 +8,7 @@ from unifocal.lab.results import COLUMNS, join_tables, read_table, write_table
 def make_table(values, loss="dice", metric="DSC"):
     """`values[fold]` are the values of that fold's images."""
     rows = [
-        (loss, fold, 0, f"case {fold} {n}", "lesion", metric, value)
+        ("data", "unet", loss, fold, 0, f"case {fold} {n}", "lesion", metric, value)
         for fold, images in enumerate(values)
         for n, value in enumerate(images)
     ]
@@ -20,7 +20,7 @@ def test_round_trip(tmp_path):
     table.loc[0, "case"] = "NA"  # a name, not a missing value
     write_table(tmp_path / "results.csv", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "results.csv"), table)
-    assert (tmp_path / "results.csv").read_text().splitlines()[0] == "loss,fold,seed,case,class,metric,value"
+    assert (tmp_path / "results.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
 def test_no_runs_no_rows():
