@@ -176,7 +176,7 @@ def test_the_learning_rate_decays_polynomially(world):
 
 
 def test_what_a_finished_run_leaves(world):
-    experiment, run, folder = world
+    experiment, _, folder = world
     names = {path.name for path in folder.iterdir()}
     tables = {"cases.csv", "lesions.csv", "validation.csv"}
     assert names == {"history.csv", "weights.ckpt", "predictions", "result.json", *tables}
