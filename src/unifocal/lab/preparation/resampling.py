@@ -97,7 +97,7 @@ def weights(old: int, new: int, widen: bool = True) -> csr_array | None:
     source = np.floor(centre).astype(int) + np.arange(-reach, reach + 2)
     weight = np.maximum(0, 1 - np.abs(source - centre) / width) * ((source >= 0) & (source < old))
     weight /= weight.sum(1, keepdims=True)
-    if width > 1:
+    if width > 1:  # tilted: times a line through one at the centre of mass, which moves that to the centre
         offset = source - centre
         mean = (weight * offset).sum(1, keepdims=True)
         weight *= 1 - mean * (offset - mean) / (weight * (offset - mean) ** 2).sum(1, keepdims=True)
