@@ -15,19 +15,12 @@ PART = ".part"  # suffix of a file being written
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then give it its name in one step.
-
-    An OSError without a file name, as writing to a full disk raises it, gets that of `path`.
-    """
+    """Let `write` fill a temporary file beside `path`, then give it its name in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     try:
         write(part)
         part.replace(path)
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
