@@ -55,11 +55,11 @@ class Placement:
     def to_json(self) -> dict[str, Any]:
         return {name: list(numbers) for name, numbers in asdict(self).items()}
 
-    def cut(self, array: NDArray[Number]) -> NDArray[Number]:
-        """The training grid from (..., *resampled), with zeros where that does not reach."""
+    def cut(self, array: NDArray[Number], fill: int) -> NDArray[Number]:
+        """The training grid from (..., *resampled), filled up where that does not reach."""
         if self.size == self.resampled:
             return array
-        padded = np.zeros((*array.shape[: -len(self.size)], *self.size), array.dtype)
+        padded = np.full((*array.shape[: -len(self.size)], *self.size), fill, array.dtype)
         inside, there = self.overlap()
         channels: tuple[Any, ...] = (...,)
         padded[(*channels, *inside)] = array[(*channels, *there)]
@@ -68,7 +68,7 @@ class Placement:
     def overlap(self) -> tuple[list[slice], list[slice]]:
         """Where training and resampled grid overlap, in either."""
         there = [
-            slice(max(start, 0), max(min(start + size, length), 0))
+            slice(max(start, 0), min(start + size, length))
             for start, size, length in zip(self.start, self.size, self.resampled, strict=True)
         ]
         return [slice(s.start - o, s.stop - o) for s, o in zip(there, self.start, strict=True)], there
