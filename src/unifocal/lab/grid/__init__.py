@@ -63,7 +63,8 @@ def choose_engine(settings: Settings) -> Engine:
         return in_slurm
     from unifocal.lab.grid.local import in_process, in_workers
 
-    return in_workers if settings.workers > 1 else in_process
+    # A run on several devices tells of its epochs in a process of its own: its files are followed instead.
+    return in_workers if settings.workers > 1 or settings.devices > 1 else in_process
 
 
 def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:
