@@ -49,7 +49,7 @@ def test_volumes_are_compared_by_patches_and_sliding_windows(tmp_path, capsys):
     dsc = table[table["metric"] == "DSC"]
     assert len(dsc) == 2 * 2 * 8 * 2 and np.isfinite(dsc["value"]).all()
     [prediction] = out.glob("runs/unet-dice-*/predictions/case0.nii.gz")
-    written, truth = nib.load(prediction), nib.load(data / "masks/case0.nii.gz")
+    written, truth = (nib.nifti1.load(path) for path in (prediction, data / "masks/case0.nii.gz"))
     assert written.shape == truth.shape and np.array_equal(written.affine, truth.affine)
     assert (out / "contours.png").exists() and "unet, dice" in (out / "summary.md").read_text()
 
@@ -87,7 +87,7 @@ def test_the_command_of_the_a_fl_authors_works_as_they_wrote_it(tmp_path, capsys
                 (data / part / path.name.replace(".nii.gz", f"_{name}.nii.gz")).write_bytes(path.read_bytes())
             path.unlink()
     for path in data.glob("*Label/*"):
-        mask = nib.load(path)
+        mask = nib.nifti1.load(path)
         nib.save(nib.Nifti1Image((np.asarray(mask.dataobj) > 0).astype(np.uint8), SPACING), path)
     options = ["--patch", "12,16,24", "--width", 4, "--batch_size", 4, "--losses", "adaptive-focal", "--device", "cpu"]
     options += ["--division", "published", "--threads", 1]

@@ -26,10 +26,9 @@ from unifocal.lab.experiment import Experiment, plan, write_run
 from unifocal.lab.grid import Cell, run_grid
 from unifocal.lab.networks import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
-from unifocal.lab.patches import each_axis
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.storage import lock, write_json
 
 

@@ -20,10 +20,10 @@ from unifocal.lab.data.volumes import Grid
 from unifocal.lab.errors import LabError
 from unifocal.lab.preparation.grids import resample_onto, resampled_grid
 from unifocal.lab.preparation.intensity import clip, normalise
-from unifocal.lab.preparation.placement import Placement, for_axes
+from unifocal.lab.preparation.placement import Placement
 from unifocal.lab.preparation.resampling import resample_image, resample_labels
 from unifocal.lab.preparation.sequences import read_sequences
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, each_axis
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def check_preparation(dataset: Dataset, settings: Settings) -> None:
     for name in ("size", "spacing", "crop"):
         values = getattr(settings, name)
         if values is not None:
-            for_axes(values, dataset.dimension, name)
+            each_axis(name, values, dataset.dimension)
 
 
 def prepare_image(case: Case, dataset: Dataset, settings: Settings) -> tuple[Tensor, Placement]:
