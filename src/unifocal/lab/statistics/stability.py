@@ -135,8 +135,10 @@ def _signed_rank_z(differences: Floats, weights: NDArray[np.float32]) -> NDArray
         ranks -= (weights - 1) / 2
     else:  # tied units share the middle of their ranks
         last, first = ends
-        below = np.where((first > 0)[:, None], ranks[first - 1], np.float32(0))
-        ranks = (ranks[last] + below + 1) / 2
+        below = ranks[first - 1] * (first > 0)[:, None].astype(np.float32)
+        ranks = ranks[last] + below
+        ranks += 1
+        ranks /= 2
     sign = np.sign(differences[order]).astype(np.float32)
     weights *= ranks
     total = sign @ weights
