@@ -316,6 +316,16 @@ def test_the_last_weights_are_kept_on_request(planned, tmp_path):
     assert any(not torch.equal(v, weights(tmp_path / "best")[k]) for k, v in weights(tmp_path / "last").items())
 
 
+def test_curves_for_tensorboard_are_written_into_the_run(planned, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history, _ = trained(planned, tmp_path, epochs=3, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = [event.value for event in events.Scalars("validation_loss")]
+    assert written == pytest.approx(history["validation_loss"].tolist(), rel=1e-5)
+    assert {"train_loss", "learning_rate"} <= set(events.Tags()["scalars"])
+
+
 def test_deep_supervision_bf16_and_gradient_clipping_train(planned, tmp_path):
     changes = {"deep_supervision": "papers", "precision": "bf16", "clip_gradient": 0.5, "initialisation": "xavier"}
     history, _ = trained(planned, tmp_path, epochs=2, **changes)

@@ -10,6 +10,7 @@ tell      tables, summary and pictures of the runs asked for last, and of no oth
 
 from collections.abc import Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
     if twice:
         raise LabError(f"expected data sets of different names; {', '.join(twice)} stands twice. Rename a folder.")
     check_device(settings.device)
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise LabError("expected TensorBoard, which is not installed. pip install 'unifocal[lab,tensorboard]'")
     for dataset in datasets:
         if any(not case.images for case in dataset.cases):
             raise LabError(

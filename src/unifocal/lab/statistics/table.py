@@ -12,6 +12,7 @@ import pandas as pd
 
 from unifocal.lab.data.problems import some, suggest
 from unifocal.lab.errors import LabError
+from unifocal.lab.results import without_signs
 from unifocal.lab.statistics.arrays import Bools, Floats, Ints, mean_where
 
 NEEDED = ("loss", "fold", "seed", "case", "class", "metric", "value")
@@ -84,9 +85,11 @@ def make_scores(
         groups: group of every case; None where it is unknown, and the case then stands for itself.
         lower_is_better: true for distances.
 
+    Of metrics with a sign the size is taken.
+
     Raises LabError for rows that are absent, doubled, infinite or contradict each other.
     """
-    rows = _rows(table, metric, class_name)
+    rows = without_signs(_rows(table, metric, class_name))
     loss, losses = pd.factorize(rows["loss"])
     case, cases = pd.factorize(rows["case"])
     seed, seeds = pd.factorize(rows["seed"], sort=True)
