@@ -27,7 +27,7 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.runs import Run
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock
-from unifocal.lab.training.execute import build_network, choose_device, chosen, is_finished
+from unifocal.lab.training.execute import build_network, choose_device, chosen, is_finished, make_batches
 from unifocal.lab.training.segmentation import Segmentation
 
 WARM = 2  # steps before the clock starts: they allocate and choose algorithms
@@ -105,9 +105,7 @@ def measure(run: Run, experiment: Experiment) -> dict[str, Any]:
     divisor = chosen(run, experiment).divisor
     module = Segmentation(network, run.loss.build(ignore_index=IGNORE), settings, Path())
     optimiser = module.configure_optimizers()
-    seed = (run.seed, run.fold)
-    batches = Batches(experiment.cases, split.train, settings, seed, lambda: 0, device, divisor)
-    held_out = Batches(experiment.cases, split.validation, settings, seed, None, device, divisor)
+    batches, held_out = make_batches(run, experiment, lambda: 0, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -2,7 +2,8 @@
 
 segmentation    network, loss, optimiser and schedule, as Lightning wants them
 history         one row for each epoch, and what follows from it: the best epoch, when to stop
-fit             Lightning's trainer, checkpoints that are whole or absent, interrupts that stay interrupts
+checkpoints     whole or absent, and written while training goes on
+fit             Lightning's trainer, and interrupts that stay interrupts
 scoring         predictions and metrics of every case
 execute         these in order, going on wherever the run was left
 """

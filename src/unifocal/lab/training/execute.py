@@ -12,7 +12,7 @@ The folder holds
     result.json     the very last file
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,10 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent)
 
 def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, tell: Tell) -> dict[str, Any]:
     """Leave the weights in `weights.ckpt`; return what `result.json` says."""
-    settings, split, data = run.settings, experiment.splits[run.fold], experiment.cases
-    seed = (run.seed, run.fold)
+    settings = run.settings
     network = build_network(run, experiment)
-    divisor = chosen(run, experiment).divisor
-    loss = run.loss.build(ignore_index=IGNORE)
-    module = Segmentation(network, loss, settings, folder / "history.csv")
-    batches = Batches(data, split.train, settings, seed, module.epoch, device, divisor)
-    held_out = Batches(data, split.validation, settings, seed, None, device, divisor)
+    module = Segmentation(network, run.loss.build(ignore_index=IGNORE), settings, folder / "history.csv")
+    batches, held_out = make_batches(run, experiment, module.epoch, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     checkpoint = usable_checkpoint(folder)
@@ -95,6 +91,17 @@ def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, 
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+
+
+def make_batches(
+    run: Run, experiment: Experiment, epoch: Callable[[], int], device: torch.device
+) -> tuple[Batches, Batches]:
+    """To train on, in the order and with the augmentation of `epoch()`, and to validate on."""
+    split, divisor, seed = experiment.splits[run.fold], chosen(run, experiment).divisor, (run.seed, run.fold)
+    return (
+        Batches(experiment.cases, split.train, run.settings, seed, epoch, device, divisor),
+        Batches(experiment.cases, split.validation, run.settings, seed, None, device, divisor),
+    )
 
 
 def chosen(run: Run, experiment: Experiment) -> Chosen:

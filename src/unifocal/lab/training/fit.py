@@ -1,4 +1,4 @@
-"""Lightning's trainer with checkpoints that are whole or absent, and interrupts that stay interrupts."""
+"""Lightning's trainer as the lab wants it, and interrupts that stay interrupts."""
 
 import logging
 import signal
@@ -12,13 +12,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from unifocal.lab.errors import Terminated
 from unifocal.lab.settings import Settings
-from unifocal.lab.storage import write_with
+from unifocal.lab.training.checkpoints import Checkpoints
 from unifocal.lab.training.segmentation import LOGGERS, Segmentation, hush
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -37,13 +36,6 @@ class AfterEpoch(Callback):
         self.tell(trainer.current_epoch, float(trainer.callback_metrics["validation_loss"]))
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_with(Path(path), lambda part: torch.save(checkpoint, part))
-
-
 def fit(
     module: Segmentation,
     batches: Iterable[Any],
@@ -55,6 +47,8 @@ def fit(
 ) -> None:
     """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    checkpoints = Checkpoints()
+    module.before_history = checkpoints.wait
     monitor, mode = ("validation_loss", "min") if settings.keep == "best" else ("epoch", "max")
     deterministic: bool | Literal["warn"] = settings.deterministic or ("warn" if device == "cuda" else False)
     with _quiet():
@@ -73,7 +67,7 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             # LightningEnvironment: within a cluster job too, a run is one process, or those that it starts itself.
-            plugins=[AtomicCheckpoints(), LightningEnvironment()],
+            plugins=[checkpoints, LightningEnvironment()],
             callbacks=[
                 AfterEpoch(tell),
                 # The order matters: the state of the first is part of what the second writes.

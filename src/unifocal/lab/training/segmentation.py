@@ -4,6 +4,7 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Segmentation(pl.LightningModule):
         self.history: list[Row] = []
         self.sums: dict[str, Mean] = {"train_loss": Mean(), "validation_loss": Mean()}
         self.schedule_state: dict[str, Any] | None = None
+        self.before_history: Callable[[], object] = _nothing
         if settings.deep_supervision == "none":
             self.training_loss = loss
         else:
@@ -67,6 +69,8 @@ class Segmentation(pl.LightningModule):
         self.log("validation_loss", self.sums["validation_loss"].value)
 
     def on_train_epoch_end(self) -> None:
+        # The epoch before must be safe before this one is told of: else two could be lost.
+        self.before_history()
         row: Row = {"epoch": self.current_epoch}
         for name, mean in self.sums.items():
             row[name] = float(mean.value)
@@ -106,6 +110,10 @@ class Segmentation(pl.LightningModule):
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:  # the folder may have been moved since; the best score must survive that
                 state["dirpath"] = str(self.history_file.parent.resolve())
+
+
+def _nothing() -> None:
+    """Nothing to wait for."""
 
 
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
