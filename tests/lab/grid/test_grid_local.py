@@ -2,11 +2,13 @@
 
 import json
 import os
+from dataclasses import asdict
 
 import fake_grid
 import pytest
 from fake_grid import check_finished, make_grid, run_cell
 
+from unifocal.lab.claims import this_process
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid import run_grid
 from unifocal.lab.grid.local import environment
@@ -40,8 +42,8 @@ class Log(Watcher):
 
 
 def run(cells, log=None, execute=run_cell, **settings):
-    settings = make_settings(device="cpu", **settings)
-    return list(run_grid(cells, settings, log or Log(), execute))
+    asked = make_settings(device="cpu", **settings)
+    return list(run_grid(cells, asked, log or Log(), execute))
 
 
 def files(cells):
@@ -90,6 +92,16 @@ def test_what_is_finished_is_not_touched(alone, workers):
     assert [r["status"] for r in run(cells, log, workers=workers)] == ["finished"] * 5
     assert log.planned == (5, 5, 12) and log.events == []
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+
+
+def test_the_claim_that_a_process_left_at_the_very_end_is_removed(out):
+    [cell] = cells = make_grid(out, runs=1, epochs=2)
+    run(cells)
+    (cell.folder / "claim").mkdir()
+    owner = {**asdict(this_process()), "started": "long ago"}
+    (cell.folder / "claim" / "dead.json").write_text(json.dumps(owner))
+    assert [r["status"] for r in run(cells)] == ["finished"]
+    check_finished(cells)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

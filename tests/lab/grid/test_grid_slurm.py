@@ -42,8 +42,8 @@ def quick(monkeypatch):
 
 
 def run(cells, watcher=None, **settings):
-    settings = make_settings(engine="slurm", device="cpu", threads=1, **settings)
-    return {r["name"]: r for r in run_grid(cells, settings, watcher or Watcher(), run_cell)}
+    asked = make_settings(engine="slurm", device="cpu", threads=1, **settings)
+    return {r["name"]: r for r in run_grid(cells, asked, watcher or Watcher(), run_cell)}
 
 
 # submitit's own executor
@@ -172,6 +172,16 @@ def test_a_second_start_waits_for_the_jobs_of_the_first(out, home):
     (home / "held").unlink()
     code, records, errors = fake_grid.records_of(second)
     assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
+    assert [path.name for path in home.glob("array*")] == ["array100"]
+    check_finished(cells)
+
+
+def test_two_starts_at_once_submit_once(out, home):
+    cells = make_grid(out, runs=3, epochs=5)
+    grids = [start(out, engine="slurm") for _ in range(3)]
+    for grid in grids:
+        code, records, errors = fake_grid.records_of(grid)
+        assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
     assert [path.name for path in home.glob("array*")] == ["array100"]
     check_finished(cells)
 

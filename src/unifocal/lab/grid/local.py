@@ -3,7 +3,7 @@
 import os
 import queue
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from unifocal.lab.settings import Settings
 POLL = 0.5  # seconds between two looks at the files of the runs
 
 
-def in_process(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_process(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """One run after another; they tell of their epochs by `progress.tell_epoch`."""
     for cell in cells:
         yield _one(cell, watcher, execute)
@@ -41,7 +43,9 @@ def _one(cell: Cell, watcher: Watcher, execute: Execute) -> Record:
     return record
 
 
-def in_workers(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_workers(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Several runs at a time; progress is read from their files."""
     following = Following(watcher)
     for cell in cells:

@@ -1,7 +1,7 @@
 """Runs as a job array of SLURM, through submitit: requeued when preempted or out of time, followed while they last."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from unifocal.lab.storage import lock
 POLL = 2.0  # seconds between two looks at the files of the jobs
 
 
-def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_slurm(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Runs as jobs; submitit's files and logs lie in `slurm` of the output folder.
 
     What is claimed already is not submitted, and what an earlier start has in the queue is waited for. The jobs go on
@@ -37,7 +39,7 @@ def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execut
     with lock(folder, watcher.stage):  # a second start waits here, and then finds the jobs of the first
         queue = Queue(folder, executor.cluster)
         jobs = queue.attach(submitit, cells)
-        free = [cell for cell in cells if cell.name not in jobs and not owner_of(cell.folder)]
+        free = [cell for cell in cells if not (cell.name in jobs or cell.is_finished or owner_of(cell.folder))]
         jobs |= submit(executor, free, Task(execute, settings.threads))
         queue.record(jobs)
     if jobs:
