@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,12 @@ def test_half_written_files_are_removed_wherever_they_are(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["keep.csv", "predictions"]
 
 
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        storage.write_with(tmp_path / "copy", lambda part: shutil.copy(tmp_path / "source", part))
+    assert Path(error.value.filename).name == "source"
+
+
 # The lock
 
 HOLD = """
@@ -159,10 +166,14 @@ def test_a_locked_folder_is_waited_for_and_the_holder_named(tmp_path, other):
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
+    (tmp_path / "runs").mkdir()
+    for name in ("results.csv.0a1b.part", "runs/of_somebody_else.part"):
+        (tmp_path / name).touch()
     said: list[str] = []
     with storage.lock(tmp_path, said.append):
         assert json.loads(next((tmp_path / "lock").iterdir()).read_text())["pid"] == os.getpid()
     assert said == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["of_somebody_else.part", "runs"]
 
 
 def test_nobody_waits_for_oneself(tmp_path):

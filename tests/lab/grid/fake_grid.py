@@ -17,7 +17,7 @@ from pathlib import Path
 
 from unifocal.lab.claims import owner_of
 from unifocal.lab.errors import LabError, Terminated
-from unifocal.lab.grid import Cell, run_grid
+from unifocal.lab.grid import Cell, run_grid, slurm
 from unifocal.lab.progress import Watcher, tell_epoch
 from unifocal.lab.settings import make_settings
 from unifocal.lab.storage import remove_parts, write_json, write_text
@@ -198,6 +198,7 @@ class Said(Watcher):
 
 
 def main(out, *words):
+    slurm.POLL = 0.1
     settings = make_settings(device="cpu", **dict(word.split("=", 1) for word in words))
     out = Path(out)
     try:

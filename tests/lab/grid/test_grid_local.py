@@ -151,6 +151,15 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(out):
         run(make_grid(out), execute=nowhere, workers=2)
 
 
+def test_a_system_without_room_for_a_process_ends_the_grid(out, monkeypatch):
+    def no_room(*arguments, **named):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", no_room)
+    with pytest.raises(BlockingIOError):
+        run(make_grid(out), workers=2)
+
+
 def test_what_a_run_prints_is_no_record(out):
     cells = make_grid(out, runs=2, epochs=1)
     records = run(cells, execute=chatty, workers=2)

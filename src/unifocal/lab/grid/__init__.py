@@ -81,8 +81,8 @@ def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:
         owners = [owner_of(cell.folder) for cell in cells]
         if not all(owners):
             return
-        who = ", ".join(f"{owner}: {runs}" for owner, runs in Counter(map(str, owners)).items())
+        who = ", ".join(f"{owner}: runs {runs}" for owner, runs in Counter(map(str, owners)).items())
         if who != told:
-            watcher.stage(f"waiting for {len(cells)} runs that others work on ({who})")
+            watcher.stage(f"waiting for what others work on ({who})")
             told = who
         time.sleep(WAIT)

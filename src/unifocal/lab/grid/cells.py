@@ -27,6 +27,12 @@ class Cell:
         return Path(self.out) / "runs" / self.name
 
     @property
+    def home(self) -> Path:
+        """The folder of the comparison, in which each of several data sets has a folder of its own."""
+        out = Path(self.out)
+        return next((folder for folder in (out, *out.parents) if (folder / "experiment.json").is_file()), out)
+
+    @property
     def is_finished(self) -> bool:
         """Is the last file of the run there?"""
         return (self.folder / "result.json").is_file()

@@ -7,7 +7,6 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, Execute, Record, outcome, perform, read_history
 from unifocal.lab.grid.following import Following
 from unifocal.lab.grid.pool import Pool
@@ -59,10 +58,10 @@ def in_workers(
             try:
                 cell, news = pool.news.get(timeout=POLL)
             except queue.Empty:
-                for cell in running.values():
-                    following.look(cell)
+                for at_work in running.values():
+                    following.look(at_work)
                 continue
-            if isinstance(news, LabError):
+            if isinstance(news, Exception):
                 raise news
             if news is None:
                 running[cell.name] = cell

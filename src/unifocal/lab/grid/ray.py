@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from unifocal.lab.errors import LabError, Terminated
@@ -55,7 +55,8 @@ def in_ray(
                     following.look(cell)
         finally:
             for reference in left:
-                ray.cancel(reference, force=True)
+                with suppress(ray.exceptions.RayError):  # the cluster may be gone
+                    ray.cancel(reference, force=True)
 
 
 @contextmanager
