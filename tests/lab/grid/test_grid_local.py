@@ -1,7 +1,9 @@
 """The grid on one machine: the same files from every executor, and what is told while they are made."""
 
+import gc
 import json
 import os
+from contextlib import closing
 from dataclasses import asdict
 
 import fake_grid
@@ -149,6 +151,24 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(out):
 
     with pytest.raises(LabError, match=r"no worker process can be started.*has no attribute"):
         run(make_grid(out), execute=nowhere, workers=2)
+
+
+def test_workers_are_collected_when_the_grid_is_left(out):
+    cells = make_grid(out, runs=4, epochs=30, seconds=0.02)
+
+    class Stop(Log):
+        def epoch_ended(self, name, epoch, validation_loss):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, Stop(), workers=2)
+    gc.collect()  # what was left open would be told of
+    with closing(run_grid(cells, make_settings(device="cpu", workers=2), Log(), run_cell)) as records:
+        next(records)
+    gc.collect()
+    assert not fake_grid.descendants(os.getpid())
+    run(cells)
+    check_finished(cells)
 
 
 def test_a_system_without_room_for_a_process_ends_the_grid(out, monkeypatch):

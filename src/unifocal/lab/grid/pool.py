@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -33,16 +34,18 @@ class Process:
     """A worker process, as its parent sees it."""
 
     def __init__(self, execute: Execute, environment: Mapping[str, str]) -> None:
-        self.errors = tempfile.TemporaryFile()
-        self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "unifocal.lab.grid.worker", address(execute)],
-            env=dict(environment),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-        )
+        with ExitStack() as stack:
+            self.errors = stack.enter_context(tempfile.TemporaryFile())
+            self.popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "unifocal.lab.grid.worker", address(execute)],
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                encoding="utf-8",
+            )
+            stack.pop_all()  # `close` closes it
 
     def perform(self, cell: Cell) -> Record:
         """The record of a cell, when it is done; raises Died."""
@@ -66,10 +69,8 @@ class Process:
         """Let the process end, and collect it."""
         for pipe in (self.popen.stdin, self.popen.stdout):
             assert pipe is not None
-            try:
+            with suppress(OSError):  # it was dead already, and what was written last never left
                 pipe.close()
-            except OSError:
-                pass  # it was dead already, and what was written last never left
         self.popen.wait()
         self.errors.close()
 
@@ -114,6 +115,8 @@ class Pool:
                 process.popen.kill()
         for thread in self._threads:
             thread.join()
+        for process in self._processes:
+            process.close()
 
     def _serve(self, environment: Mapping[str, str]) -> None:
         process: Process | None = None
@@ -131,7 +134,7 @@ class Pool:
                 self.news.put((cell, error))
                 return
         if process:
-            process.close()
+            process.close()  # its memory may be needed by the others
 
     def _execute_in(self, process: Process | None, environment: Mapping[str, str], cell: Cell) -> Process | None:
         """Execute a cell, in another process should one die; returns the one that is left."""
