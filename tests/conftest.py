@@ -1,6 +1,8 @@
 """Where the shared material is, and one thread: the tests are many and small."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,11 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def out() -> Iterator[Path]:
+    """An output folder, in memory where there is such a place: for tests that write many files and wait for each."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="unifocal-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder) / "out"

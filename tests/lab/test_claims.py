@@ -45,7 +45,8 @@ def test_a_claim_tells_its_holder_and_leaves_nothing(tmp_path):
     with hold(tmp_path / "run"):
         [file] = (tmp_path / "run" / "claim").iterdir()
         assert json.loads(file.read_text())["pid"] == os.getpid()
-        assert owner_of(tmp_path / "run").is_this_process
+        owner = owner_of(tmp_path / "run")
+        assert owner is not None and owner.is_this_process
         with pytest.raises(Busy, match=f"process {os.getpid()} on"), hold(tmp_path / "run"):
             pass
     assert list((tmp_path / "run").iterdir()) == [] and owner_of(tmp_path / "run") is None
@@ -75,7 +76,8 @@ def test_a_process_that_nobody_has_collected_yet_is_dead(tmp_path):
 def test_a_living_process_holds_its_claim_however_long_it_is_silent(tmp_path):
     process = subprocess.Popen(["sleep", "60"])
     plant(tmp_path, age=3600, pid=process.pid, started=claims._started(process.pid))
-    assert not is_free(tmp_path) and owner_of(tmp_path).pid == process.pid
+    owner = owner_of(tmp_path)
+    assert not is_free(tmp_path) and owner is not None and owner.pid == process.pid
     process.kill()
     process.wait()
     assert is_free(tmp_path)
@@ -148,6 +150,16 @@ def test_what_was_left_before_it_was_a_claim_is_removed(tmp_path):
     os.utime(old, (1, 1))
     assert is_free(tmp_path)
     assert not old.exists() and new.exists()
+
+
+def test_dead_claims_are_cleared_and_others_are_not(tmp_path):
+    claims.clear(tmp_path)
+    plant(tmp_path, pid=dead_pid())
+    claims.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    file = plant(tmp_path, machine="elsewhere")
+    claims.clear(tmp_path)
+    assert file.exists()
 
 
 # Many at once

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,10 +42,19 @@ def test_json_comes_back(tmp_path):
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    events = []
-    fsync, replace = os.fsync, storage.Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(str(Path(f"/proc/self/fd/{fd}").readlink())), fsync(fd)))
-    monkeypatch.setattr(storage.Path, "replace", lambda s, target: (events.append("named"), replace(s, target)))
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def settle(descriptor):
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def name(part, path):
+        events.append("named")
+        return replace(part, path)
+
+    monkeypatch.setattr(os, "fsync", settle)
+    monkeypatch.setattr(Path, "replace", name)
     storage.write_text(tmp_path / "file", "text")
     assert events[0].endswith(".part") and events[1:] == ["named", str(tmp_path)]
     events.clear()
@@ -106,6 +116,12 @@ def test_half_written_files_are_removed_wherever_they_are(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["keep.csv", "predictions"]
 
 
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        storage.write_with(tmp_path / "copy", lambda part: shutil.copy(tmp_path / "source", part))
+    assert Path(error.value.filename).name == "source"
+
+
 # The lock
 
 HOLD = """
@@ -129,14 +145,14 @@ def other(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout.readline() == "in\n"
+    assert process.stdout and process.stdout.readline() == "in\n"
     yield process
     process.kill()
     process.communicate()
 
 
 def test_a_locked_folder_is_waited_for_and_the_holder_named(tmp_path, other):
-    said = []
+    said: list[str] = []
     timer = threading.Timer(0.5, lambda: (other.stdin.write("\n"), other.stdin.flush()))
     started = time.monotonic()
     timer.start()
@@ -150,10 +166,14 @@ def test_a_locked_folder_is_waited_for_and_the_holder_named(tmp_path, other):
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    said = []
+    (tmp_path / "runs").mkdir()
+    for name in ("results.csv.0a1b.part", "runs/of_somebody_else.part"):
+        (tmp_path / name).touch()
+    said: list[str] = []
     with storage.lock(tmp_path, said.append):
         assert json.loads(next((tmp_path / "lock").iterdir()).read_text())["pid"] == os.getpid()
     assert said == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["of_somebody_else.part", "runs"]
 
 
 def test_nobody_waits_for_oneself(tmp_path):

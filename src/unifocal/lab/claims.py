@@ -137,6 +137,13 @@ def owner_of(folder: Path, name: str = "claim", now: float | None = None) -> Own
     return None
 
 
+def clear(folder: Path, name: str = "claim") -> None:
+    """Remove what a dead holder of `folder` has left, if anything."""
+    if (folder / name).exists():
+        with suppress(Busy):
+            _clear(folder / name, file_system_time(folder))
+
+
 def file_system_time(folder: Path) -> float:
     """The clock that the times of files in `folder` are read from; this machine's where nothing can be written."""
     try:

@@ -88,7 +88,7 @@ class Bars(Lines):
 
     def __enter__(self) -> Self:
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -98,6 +98,7 @@ class Bars(Lines):
             transient=True,
             speed_estimate_period=3600,  # epochs take long: judge the rest by all of them
         )
+        self.all = self.progress.add_task("all runs", visible=False)
         self.progress.start()
         return self
 
@@ -116,7 +117,7 @@ class Bars(Lines):
     def plan(self, runs: int, finished: int, epochs: int) -> None:
         super().plan(runs, finished, epochs)
         self.epochs = epochs
-        self.all = self.progress.add_task("all runs", total=(runs - finished) * epochs)
+        self.progress.reset(self.all, total=(runs - finished) * epochs, visible=True)
         self.bars: dict[str, TaskID] = {}
         self.done: dict[str, int] = {}
 

@@ -73,9 +73,9 @@ def settle_folder(folder: Path) -> None:
     _settle(folder)
 
 
-def remove_parts(folder: Path) -> None:
+def remove_parts(folder: Path, pattern: str = "**/") -> None:
     """Remove what a killed process left half-written in `folder` and below; only its holder may ask for this."""
-    for part in folder.rglob(f"*{PART}"):
+    for part in folder.glob(f"{pattern}*{PART}"):
         if part.is_file():
             part.unlink(missing_ok=True)
 
@@ -84,8 +84,8 @@ def remove_parts(folder: Path) -> None:
 def lock(folder: Path, say: Callable[[str], object] = lambda text: None) -> Iterator[None]:
     """Hold `folder` for this process, for something short, once whoever holds it has let go.
 
-    `say` is told whom it waits for. A holder that is dead is not waited for (`claims`). Raises LabError if this very
-    process holds it.
+    `say` is told whom it waits for. A holder that is dead is not waited for (`claims`), and what it left half-written
+    in the folder itself is removed. Raises LabError if this very process holds it.
     """
     is_new = not folder.exists()
     waits_for = None
@@ -102,6 +102,7 @@ def lock(folder: Path, say: Callable[[str], object] = lambda text: None) -> Iter
                     say(f"waiting for {waits_for}, which is at work in {folder}")
             time.sleep(0.2)
         try:
+            remove_parts(folder, pattern="")
             yield
         finally:
             stack.close()
@@ -127,7 +128,8 @@ def _settle(path: Path) -> None:
 def _told(error: Exception, part: Path, path: Path) -> Exception:
     """The error as it is to be told: a full disk is one, though libraries hide it behind errors of their own."""
     if isinstance(error, OSError):
-        return OSError(error.errno, error.strerror, str(path)) if error.errno else error
+        is_its_own = error.errno and error.filename in (None, part, str(part))
+        return OSError(error.errno, error.strerror, str(path)) if is_its_own else error
     try:
         with part.open("ab") as file:
             file.write(PROBE)

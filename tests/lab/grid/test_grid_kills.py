@@ -66,7 +66,7 @@ def test_kill_9_of_workers_at_random_moments(out):
 
 
 def test_workers_end_with_a_grid_that_is_killed(out):
-    cells = make_grid(out, runs=3, epochs=400)
+    cells = make_grid(out, runs=3, epochs=9999)
     grid = start(out, workers=3)
     wait_until(lambda: len(fake_grid.workers_of(cells)) == 3)
     children = fake_grid.descendants(grid.pid)
@@ -100,6 +100,16 @@ def test_interrupts_leave_no_process_and_no_claim(out, workers, word, code):
     assert all(repeated_epochs(cell) <= 1 for cell in cells)
 
 
+def test_a_worker_that_is_deaf_to_words_is_killed(out):
+    cells = make_grid(out, runs=2, epochs=9999, deaf=True)
+    grid = start(out, workers=2)
+    wait_until(lambda: all(read_history(cell.folder) for cell in cells))
+    children = fake_grid.descendants(grid.pid)
+    grid.send_signal(signal.SIGTERM)
+    assert fake_grid.records_of(grid, timeout=10)[0] == 143
+    assert len(children) == 2 and not any(map(fake_grid.is_alive, children))
+
+
 def test_two_grids_on_one_folder_share_the_runs(out):
     cells = make_grid(out, runs=6, epochs=40)
     grids = [start(out), start(out, workers=2)]
@@ -117,7 +127,7 @@ def test_a_grid_waits_for_the_other_says_so_and_takes_over_when_that_is_killed(o
     first = start(out)
     wait_until(lambda: read_history(cells[0].folder))
     second = start(out)
-    assert second.stderr.readline().startswith(f"waiting for 1 runs that others work on (process {first.pid} on ")
+    assert second.stderr.readline().startswith(f"waiting for what others work on (process {first.pid} on ")
     first.kill()
     fake_grid.records_of(first)
     code, records, errors = fake_grid.records_of(second)

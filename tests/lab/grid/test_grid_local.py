@@ -1,12 +1,16 @@
 """The grid on one machine: the same files from every executor, and what is told while they are made."""
 
+import gc
 import json
 import os
+from contextlib import closing
+from dataclasses import asdict
 
 import fake_grid
 import pytest
 from fake_grid import check_finished, make_grid, run_cell
 
+from unifocal.lab.claims import this_process
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid import run_grid
 from unifocal.lab.grid.local import environment
@@ -40,8 +44,8 @@ class Log(Watcher):
 
 
 def run(cells, log=None, execute=run_cell, **settings):
-    settings = make_settings(device="cpu", **settings)
-    return list(run_grid(cells, settings, log or Log(), execute))
+    asked = make_settings(device="cpu", **settings)
+    return list(run_grid(cells, asked, log or Log(), execute))
 
 
 def files(cells):
@@ -92,6 +96,16 @@ def test_what_is_finished_is_not_touched(alone, workers):
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
 
 
+def test_the_claim_that_a_process_left_at_the_very_end_is_removed(out):
+    [cell] = cells = make_grid(out, runs=1, epochs=2)
+    run(cells)
+    (cell.folder / "claim").mkdir()
+    owner = {**asdict(this_process()), "started": "long ago"}
+    (cell.folder / "claim" / "dead.json").write_text(json.dumps(owner))
+    assert [r["status"] for r in run(cells)] == ["finished"]
+    check_finished(cells)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_goes_on_after_its_last_epoch(out, workers):
     [cell, _] = cells = make_grid(out, runs=2, epochs=8)
@@ -137,6 +151,33 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(out):
 
     with pytest.raises(LabError, match=r"no worker process can be started.*has no attribute"):
         run(make_grid(out), execute=nowhere, workers=2)
+
+
+def test_workers_are_collected_when_the_grid_is_left(out):
+    cells = make_grid(out, runs=4, epochs=30, seconds=0.02)
+
+    class Stop(Log):
+        def epoch_ended(self, name, epoch, validation_loss):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, Stop(), workers=2)
+    gc.collect()  # what was left open would be told of
+    with closing(run_grid(cells, make_settings(device="cpu", workers=2), Log(), run_cell)) as records:
+        next(records)
+    gc.collect()
+    assert not fake_grid.descendants(os.getpid())
+    run(cells)
+    check_finished(cells)
+
+
+def test_a_system_without_room_for_a_process_ends_the_grid(out, monkeypatch):
+    def no_room(*arguments, **named):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", no_room)
+    with pytest.raises(BlockingIOError):
+        run(make_grid(out), workers=2)
 
 
 def test_what_a_run_prints_is_no_record(out):

@@ -42,8 +42,8 @@ def quick(monkeypatch):
 
 
 def run(cells, watcher=None, **settings):
-    settings = make_settings(engine="slurm", device="cpu", threads=1, **settings)
-    return {r["name"]: r for r in run_grid(cells, settings, watcher or Watcher(), run_cell)}
+    asked = make_settings(engine="slurm", device="cpu", threads=1, **settings)
+    return {r["name"]: r for r in run_grid(cells, asked, watcher or Watcher(), run_cell)}
 
 
 # submitit's own executor
@@ -58,7 +58,7 @@ def test_jobs_of_submitit_give_the_same_files_and_failures_are_records(out):
     for cell in (cells[0], cells[2]):
         assert [epoch for name, epoch in watcher.epochs if name == cell.title] == list(range(10))
     [told] = watcher.said
-    assert told.startswith("3 jobs in the queue") and str(out / "slurm") in told
+    assert told.startswith("jobs in the queue: 3 (") and str(out / "slurm") in told
 
 
 def test_a_job_that_is_told_its_time_is_up_goes_on_where_it_was(out):
@@ -165,13 +165,23 @@ def test_a_second_start_waits_for_the_jobs_of_the_first(out, home):
     os.killpg(first.pid, signal.SIGINT)
     code, _, errors = fake_grid.records_of(first)
     assert code == 130
-    assert "3 jobs go on by themselves" in errors
+    assert "the jobs go on by themselves" in errors
     assert f"`unifocal status {out}`" in errors and "`scancel 100`" in errors
     second = start(out, engine="slurm")
-    assert second.stderr.readline().startswith("3 jobs in the queue: 100;")
+    assert second.stderr.readline().startswith("jobs in the queue: 3 (100);")
     (home / "held").unlink()
     code, records, errors = fake_grid.records_of(second)
     assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
+    assert [path.name for path in home.glob("array*")] == ["array100"]
+    check_finished(cells)
+
+
+def test_two_starts_at_once_submit_once(out, home):
+    cells = make_grid(out, runs=3, epochs=5)
+    grids = [start(out, engine="slurm") for _ in range(3)]
+    for grid in grids:
+        code, records, errors = fake_grid.records_of(grid)
+        assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
     assert [path.name for path in home.glob("array*")] == ["array100"]
     check_finished(cells)
 

@@ -6,9 +6,10 @@ works on it (`claims`), so a grid may be started twice, anywhere, by mistake or 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
-from unifocal.lab.claims import owner_of
+from unifocal.lab.claims import clear, owner_of
 from unifocal.lab.grid.cells import Cell, Execute, Record
 from unifocal.lab.grid.shard import part_of
 from unifocal.lab.grid.signals import terminable
@@ -19,7 +20,7 @@ __all__ = ["Cell", "Execute", "Record", "run_grid"]
 
 WAIT = 2.0  # seconds between two looks at runs that others work on
 
-Engine = Callable[[Sequence[Cell], Settings, Watcher, Execute], Iterator[Record]]
+Engine = Callable[[Sequence[Cell], Settings, Watcher, Execute], Generator[Record, None, None]]
 
 
 def run_grid(
@@ -36,22 +37,26 @@ def run_grid(
     leave it early.
     """
     cells = part_of(cells, settings.shard)
-    finished = [cell for cell in cells if cell.is_finished]
-    watcher.plan(len(cells), len(finished), max((cell.epochs for cell in cells), default=0))
-    for cell in finished:
-        yield execute(cell.out, cell.name)
-    left = [cell for cell in cells if cell not in finished]
+    finished = sum(cell.is_finished for cell in cells)
+    watcher.plan(len(cells), finished, max((cell.epochs for cell in cells), default=0))
     engine = choose_engine(settings)
     with terminable():
+        left = cells
         while left:
-            busy = set()
-            for record in engine(left, settings, watcher, execute):
-                if record["status"] == "busy":
-                    busy.add(record["name"])
-                else:
-                    yield record
-            left = [cell for cell in left if cell.name in busy]
-            _wait(left, watcher)
+            for cell in [cell for cell in left if cell.is_finished]:
+                left.remove(cell)
+                yield execute(cell.out, cell.name)
+                clear(cell.folder)
+            if left:
+                busy = set()
+                with closing(engine(left, settings, watcher, execute)) as records:
+                    for record in records:
+                        if record["status"] == "busy":
+                            busy.add(record["name"])
+                        else:
+                            yield record
+                left = [cell for cell in left if cell.name in busy]
+                _wait(left, watcher)
 
 
 def choose_engine(settings: Settings) -> Engine:
@@ -76,8 +81,8 @@ def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:
         owners = [owner_of(cell.folder) for cell in cells]
         if not all(owners):
             return
-        who = ", ".join(f"{owner}: {runs}" for owner, runs in Counter(map(str, owners)).items())
+        who = ", ".join(f"{owner}: runs {runs}" for owner, runs in Counter(map(str, owners)).items())
         if who != told:
-            watcher.stage(f"waiting for {len(cells)} runs that others work on ({who})")
+            watcher.stage(f"waiting for what others work on ({who})")
             told = who
         time.sleep(WAIT)

@@ -27,9 +27,15 @@ class Cell:
         return Path(self.out) / "runs" / self.name
 
     @property
+    def home(self) -> Path:
+        """The folder of the comparison, in which each of several data sets has a folder of its own."""
+        out = Path(self.out)
+        return next((folder for folder in (out, *out.parents) if (folder / "experiment.json").is_file()), out)
+
+    @property
     def is_finished(self) -> bool:
-        """Is the last file of the run there, and nobody in its folder any more, alive or dead?"""
-        return (self.folder / "result.json").is_file() and not (self.folder / "claim").exists()
+        """Is the last file of the run there?"""
+        return (self.folder / "result.json").is_file()
 
 
 def perform(execute: Execute, cell: Cell, begun: Callable[[], object] = lambda: None) -> Record:

@@ -3,11 +3,10 @@
 import os
 import queue
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, Execute, Record, outcome, perform, read_history
 from unifocal.lab.grid.following import Following
 from unifocal.lab.grid.pool import Pool
@@ -18,7 +17,9 @@ from unifocal.lab.settings import Settings
 POLL = 0.5  # seconds between two looks at the files of the runs
 
 
-def in_process(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_process(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """One run after another; they tell of their epochs by `progress.tell_epoch`."""
     for cell in cells:
         yield _one(cell, watcher, execute)
@@ -41,7 +42,9 @@ def _one(cell: Cell, watcher: Watcher, execute: Execute) -> Record:
     return record
 
 
-def in_workers(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_workers(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Several runs at a time; progress is read from their files."""
     following = Following(watcher)
     for cell in cells:
@@ -55,10 +58,10 @@ def in_workers(cells: Sequence[Cell], settings: Settings, watcher: Watcher, exec
             try:
                 cell, news = pool.news.get(timeout=POLL)
             except queue.Empty:
-                for cell in running.values():
-                    following.look(cell)
+                for at_work in running.values():
+                    following.look(at_work)
                 continue
-            if isinstance(news, LabError):
+            if isinstance(news, Exception):
                 raise news
             if news is None:
                 running[cell.name] = cell

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -33,16 +34,18 @@ class Process:
     """A worker process, as its parent sees it."""
 
     def __init__(self, execute: Execute, environment: Mapping[str, str]) -> None:
-        self.errors = tempfile.TemporaryFile()
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "unifocal.lab.grid.worker", address(execute)],
-            env=dict(environment),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-        )
+        with ExitStack() as stack:
+            self.errors = stack.enter_context(tempfile.TemporaryFile())
+            self.popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "unifocal.lab.grid.worker", address(execute)],
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                encoding="utf-8",
+            )
+            stack.pop_all()  # `close` closes it
 
     def perform(self, cell: Cell) -> Record:
         """The record of a cell, when it is done; raises Died."""
@@ -66,10 +69,8 @@ class Process:
         """Let the process end, and collect it."""
         for pipe in (self.popen.stdin, self.popen.stdout):
             assert pipe is not None
-            try:
+            with suppress(OSError):  # it was dead already, and what was written last never left
                 pipe.close()
-            except OSError:
-                pass  # it was dead already, and what was written last never left
         self.popen.wait()
         self.errors.close()
 
@@ -87,9 +88,9 @@ class Pool:
     """A process for each environment, each served by a thread that hands it cells and hears what becomes of them."""
 
     def __init__(self, cells: Sequence[Cell], execute: Execute, environments: Sequence[Mapping[str, str]]) -> None:
-        # (cell, None) begins, (cell, text) has lost its process and goes on in another, (cell, record) is done.
-        # (cell, LabError): nothing can go on.
-        self.news: queue.SimpleQueue[tuple[Cell, Record | str | LabError | None]] = queue.SimpleQueue()
+        # None: it begins. A text: it has lost its process, and goes on in another. A record: it is done. An error:
+        # nothing can go on.
+        self.news: queue.SimpleQueue[tuple[Cell, Record | str | Exception | None]] = queue.SimpleQueue()
         self._todo = deque(cells)
         self._execute = execute
         self._processes: list[Process] = []
@@ -114,6 +115,8 @@ class Pool:
                 process.popen.kill()
         for thread in self._threads:
             thread.join()
+        for process in self._processes:
+            process.close()
 
     def _serve(self, environment: Mapping[str, str]) -> None:
         process: Process | None = None
@@ -123,28 +126,33 @@ class Pool:
             except IndexError:
                 break
             self.news.put((cell, None))
-            deaths, epochs = 0, len(read_history(cell.folder))
-            while True:
-                try:
-                    process = process or self._start(environment)
-                    self.news.put((cell, process.perform(cell)))
-                    break
-                except Died as died:
-                    process = None
-                    done = len(read_history(cell.folder))
-                    deaths, epochs = (deaths + 1 if done == epochs else 1), done
-                    if deaths == TRIES:
-                        reason = f"{died}, {deaths} times within one epoch. Is there enough memory?"
-                        self.news.put((cell, make_record(cell, "lost", reason)))
-                        break
-                    self.news.put((cell, str(died)))
-                except LabError as error:
-                    self.news.put((cell, error))
-                    return
-                except Stopped:
-                    return
+            try:
+                process = self._execute_in(process, environment, cell)
+            except Stopped:
+                return
+            except Exception as error:
+                self.news.put((cell, error))
+                return
         if process:
-            process.close()
+            process.close()  # its memory may be needed by the others
+
+    def _execute_in(self, process: Process | None, environment: Mapping[str, str], cell: Cell) -> Process | None:
+        """Execute a cell, in another process should one die; returns the one that is left."""
+        deaths, epochs = 0, len(read_history(cell.folder))
+        while True:
+            try:
+                process = process or self._start(environment)
+                self.news.put((cell, process.perform(cell)))
+                return process
+            except Died as died:
+                process = None
+                done = len(read_history(cell.folder))
+                deaths, epochs = (deaths + 1 if done == epochs else 1), done
+                if deaths == TRIES:
+                    reason = f"{died}, {deaths} times within one epoch. Is there enough memory?"
+                    self.news.put((cell, make_record(cell, "lost", reason)))
+                    return None
+                self.news.put((cell, str(died)))
 
     def _start(self, environment: Mapping[str, str]) -> Process:
         """A process that is ready; raises Stopped, or LabError if none can be started."""

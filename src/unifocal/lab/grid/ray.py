@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from unifocal.lab.errors import LabError, Terminated
@@ -20,7 +20,9 @@ PATIENCE = 10.0  # seconds to wait for an answer of a cluster
 STORE = 80 * 2**20  # bytes for objects of Ray: no run has any
 
 
-def in_ray(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_ray(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Runs as Ray tasks; all nodes must see the output folder under the same path.
 
     A run takes `settings.gpus` (one, if not given and there are any and the device may be one) and `settings.threads`
@@ -53,7 +55,8 @@ def in_ray(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute:
                     following.look(cell)
         finally:
             for reference in left:
-                ray.cancel(reference, force=True)
+                with suppress(ray.exceptions.RayError):  # the cluster may be gone
+                    ray.cancel(reference, force=True)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Runs as a job array of SLURM, through submitit: requeued when preempted or out of time, followed while they last."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock
 
-POLL = 2.0  # seconds between two looks at the files of the jobs
+POLL = 5.0  # seconds between two looks at the files of the jobs
 
 
-def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def in_slurm(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Runs as jobs; submitit's files and logs lie in `slurm` of the output folder.
 
     What is claimed already is not submitted, and what an earlier start has in the queue is waited for. The jobs go on
@@ -29,7 +31,8 @@ def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execut
         import submitit
     except ModuleNotFoundError:
         raise LabError("--engine slurm needs submitit: pip install 'unifocal[slurm]'") from None
-    folder = Path(cells[0].out) / "slurm"
+    home = cells[0].home
+    folder = home / "slurm"
     executor = make_executor(submitit, folder, settings)
     following = Following(watcher)
     for cell in cells:
@@ -37,11 +40,11 @@ def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execut
     with lock(folder, watcher.stage):  # a second start waits here, and then finds the jobs of the first
         queue = Queue(folder, executor.cluster)
         jobs = queue.attach(submitit, cells)
-        free = [cell for cell in cells if cell.name not in jobs and not owner_of(cell.folder)]
+        free = [cell for cell in cells if not (cell.name in jobs or cell.is_finished or owner_of(cell.folder))]
         jobs |= submit(executor, free, Task(execute, settings.threads))
         queue.record(jobs)
     if jobs:
-        watcher.stage(f"{len(jobs)} jobs in the queue: {_ids(jobs)}; logs in {folder}")
+        watcher.stage(f"jobs in the queue: {len(jobs)} ({_ids(jobs)}); logs in {folder}")
     for cell in cells:
         if cell.name not in jobs:
             yield make_record(cell, "busy", None)
@@ -58,7 +61,7 @@ def in_slurm(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execut
             if left:
                 time.sleep(POLL)
     except BaseException:
-        _leave(executor.cluster, {name: jobs[name] for name in left}, cells[0].out, watcher)
+        _leave(executor.cluster, {name: jobs[name] for name in left}, home, watcher)
         raise
 
 
@@ -113,13 +116,13 @@ def _ids(jobs: dict[str, Any]) -> str:
     return " ".join(sorted({job.job_id.split("_")[0] for job in jobs.values()}))
 
 
-def _leave(cluster: str, jobs: dict[str, Any], out: str, watcher: Watcher) -> None:
+def _leave(cluster: str, jobs: dict[str, Any], home: Path, watcher: Watcher) -> None:
     """Say what becomes of the jobs when this process no longer waits for them."""
     if cluster != "slurm":
         for job in jobs.values():
             job.cancel(check=False)
     elif jobs:
         watcher.stage(
-            f"{len(jobs)} jobs go on by themselves. `unifocal status {out}` shows how they fare, the same command "
-            f"waits for them again, `scancel {_ids(jobs)}` ends them."
+            f"the jobs go on by themselves: `unifocal status {home}` shows how they fare, the same command waits for "
+            f"them again, `scancel {_ids(jobs)}` ends them"
         )

@@ -71,7 +71,7 @@ def _status(cell: Cell, now: float) -> RunStatus:
     pace = statistics.median(row["seconds"] for row in history[-10:]) if history and "seconds" in history[-1] else None
     remaining = None
     state: State
-    if (cell.folder / "result.json").is_file():
+    if cell.is_finished:
         state, owner, reason = "finished", None, None
     elif owner:
         state, reason = "running", None
