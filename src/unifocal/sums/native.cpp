@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #if defined(__x86_64__) && defined(__GNUC__)
 #define UNIFOCAL_X86
@@ -53,9 +54,13 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
     double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
 };
 
-const int64_t PLANES = 4;  // of a slab, besides one on each side
+// Planes of a slab, besides one on each side: of soft labels few, of class indices as many as are quick to reach.
+int64_t planes_of(const Masks& m) {
+    const int64_t fit = m.dense ? 4 : (1 << 17) / (m.b * m.c * (m.weights.data ? 8 : 1));
+    return fit < 4 ? 4 : fit > 16 ? 16 : fit;
+}
 
-int64_t slabs_of(const Masks& m) { return (m.a + PLANES - 1) / PLANES; }
+int64_t slabs_of(const Masks& m) { return (m.a + planes_of(m) - 1) / planes_of(m); }
 
 int64_t size_of(int64_t dtype) {
     static const int64_t sizes[] = {2, 2, 4, 8, 1, 1, 1, 2, 2, 4, 4, 8, 8};
@@ -1949,56 +1954,32 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
 // a central difference inside and a one-sided one at the border: with the neighbour beyond the border replaced by the
 // voxel itself, both are (next - previous) times 1 / (2 size) or 1 / size.
 
-template <class F>
+// A slab of planes and where it lies in an image.
 struct Slab {
-    typedef Lanes<F> L;
-    typedef typename L::V V;
-    typedef typename L::I I;
-    typedef typename L::Int Int;
     const Masks& m;
-    int64_t n, pitch, plane;  // elements of a padded row, and of a plane of such rows
-    Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
-    F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
-    bool alike, in_place;        // does every voxel weigh 1, and are soft labels used where they are?
-    F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    V* lanes;         // 2 K vectors of sums, to be added to `totals`, which are in double, before they lose digits
-    double* totals;
-    int64_t waiting;  // vectors of voxels that the lanes hold
-    static const int64_t MOST_WAITING = 64;
+    int64_t n, begin, end, from, to;  // planes whose masks are summed; and those that are read
 
-    static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
-
-    Slab(const Masks& masks, int64_t image, char* scratch) : m(masks), n(image) {
-        pitch = pitch_of(m);
-        plane = pitch * m.b;
-        const int64_t all_planes = (PLANES + 2) * plane;
-        weight = (F*)scratch;
-        code = (Int*)(weight + all_planes);
-        mask = (F*)(code + all_planes);
-        squared = mask + all_planes;
-        lanes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
-        totals = (double*)(lanes + 2 * m.channels);
-        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
-        waiting = 0;
-        alike = !m.weights.data && !m.ignores;
-        in_place = m.dense && alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
-        for (int edge = 0; edge < 2; ++edge) square_a[edge] = square(m.step[0], edge), square_b[edge] = square(m.step[1], edge);
-        for (int64_t i = 0; i < pitch; ++i) squared[i] = i < m.c ? square(m.step[2], i == 0 || i == m.c - 1) : (F)0;
-        for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
+    Slab(const Masks& masks, int64_t image, int64_t index) : m(masks), n(image) {
+        begin = index * planes_of(m);
+        end = begin + planes_of(m) < m.a ? begin + planes_of(m) : m.a;
+        from = begin > 0 ? begin - 1 : 0;
+        to = end < m.a ? end + 1 : m.a;
     }
 
-    static F square(double step, bool edge) {
+    static double square(double step, bool edge) {  // of a difference of 1
         const double factor = edge ? step : step / 2;
-        return (F)(factor * factor);
+        return factor * factor;
     }
 
     const char* row(const Masks::Volume& t, int64_t k, int64_t a, int64_t b) const {
         return t.data + (n * t.n + k * t.k + a * t.a + b * t.b) * size_of(t.dtype);
     }
 
-    // Weights of a row, 0 where it is ignored and behind its end.
-    void read_weights(int64_t a, int64_t b, F* to) {
+    bool inverse(int64_t k) const { return k == 0 && m.channels > 1; }
+
+    // Weights of a row, 0 where it is ignored and up to `pitch` behind its end.
+    template <class F>
+    void read_weights(int64_t a, int64_t b, int64_t pitch, F* to) const {
         for (int64_t i = 0; i < m.c; ++i) to[i] = 1;
         if (m.weights.data) {
             const char* from = row(m.weights, 0, a, b);
@@ -2016,48 +1997,250 @@ struct Slab {
         }
     }
 
-    template <class T>
-    void ignore_voxels(const T* from, F* to) {
+    template <class T, class F>
+    void ignore_voxels(const T* from, F* to) const {
         for (int64_t i = 0; i < m.c; ++i)
             if ((int64_t)from[i * m.labels.c] == m.ignore) to[i] = 0;
     }
 
     template <class T>
-    void read_codes(const T* from, const F* w, Int* to) {
+    void mark_ignored(const T* from, uint8_t* to) const {
+        const int64_t count = m.c, stride = m.labels.c, ignored = m.ignore;
+        for (int64_t i = 0; i < count; ++i) to[i] = (int64_t)from[i * stride] == ignored;
+    }
+};
+
+// Of class indices a mask is a bit for each voxel, 64 in a word. Along an axis it changes where the bits of two neighbours
+// differ, so a slope has one of 8 lengths, and it is counted how often each occurs.
+
+INLINE uint64_t equal(const uint8_t* codes, uint8_t code) {  // of 64
+#if UNIFOCAL_BYTES == 64
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8((char)code));
+#else
+    const uint64_t ones = 0x0101010101010101, most = 0x7f * ones;
+    uint64_t found = 0, eight;
+    for (int i = 0; i < 8; ++i) {
+        std::memcpy(&eight, codes + 8 * i, 8);
+        eight ^= code * ones;                                // 0 where equal
+        eight = ~(((eight & most) + most) | eight | most);   // 128 there, 0 elsewhere
+        found |= ((eight >> 7) * 0x0102040810204080 >> 56) << 8 * i;
+    }
+    return found;
+#endif
+}
+
+template <class F>
+struct HardSlab : Slab {
+    int64_t words, pitch, rows;  // of a row; voxels of a row of codes or weights; rows that are read
+    bool weighted;
+    uint8_t *codes, *off;        // class of every voxel, from the first of those at hand; of one row, what does not count
+    uint64_t *valid, *bits;      // what counts, and the mask of one channel
+    uint64_t last;               // the last voxel in the last word of a row
+    F* weight;
+    static const int64_t NONE = 255;  // code of any other class, and how many there can be at a time
+
+    static int64_t bytes(const Masks& m) {
+        const int64_t words = (m.c + 63) / 64, rows = (planes_of(m) + 2) * m.b;
+        return rows * words * 64 * (1 + (m.weights.data ? sizeof(F) : 0)) + rows * words * 16 + words * 64;
+    }
+
+    HardSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
+        words = (m.c + 63) / 64;
+        pitch = words * 64;
+        rows = (to - from) * m.b;
+        weighted = m.weights.data != nullptr;
+        last = 1ull << (m.c - 1) % 64;
+        codes = (uint8_t*)scratch;
+        off = codes + rows * pitch;
+        valid = (uint64_t*)(off + pitch);
+        bits = valid + rows * words;
+        weight = (F*)(bits + rows * words);
+    }
+
+    int64_t row_of(int64_t a, int64_t b) const { return (a - from) * m.b + b; }
+
+    template <class T>
+    void read_codes(const T* from, int64_t first, uint8_t* to) {
         if (m.labels.c == 1)
-            read_codes_of(from, 1, to);
+            read_codes_of(from, 1, first, to);
         else
-            read_codes_of(from, m.labels.c, to);
-        for (int64_t i = 0; !alike && i < m.c; ++i) to[i] = w[i] > 0 ? to[i] : (Int)-2;
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+            read_codes_of(from, m.labels.c, first, to);
+        for (int64_t i = m.c; i < pitch; ++i) to[i] = NONE;
     }
 
     template <class T>
-    INLINE void read_codes_of(const T* from, int64_t stride, Int* to) {
-        const uint64_t first = m.channels == 1, channels = m.channels;
-        for (int64_t i = 0; i < m.c; ++i) {
-            const uint64_t k = (uint64_t)(int64_t)from[i * stride] - first;
-            to[i] = k < channels ? (Int)k : (Int)-1;
+    INLINE void read_codes_of(const T* from, int64_t stride, int64_t first, uint8_t* to) {
+        typedef typename std::make_unsigned<T>::type Word;
+        const uint64_t top = (uint64_t)std::numeric_limits<T>::max(), left = top < (uint64_t)first ? 0 : top - first + 1;
+        const Word classes = (Word)(left < (uint64_t)NONE ? left : (uint64_t)NONE);
+        const int64_t count = m.c;  // a store of bytes may change any other variable
+        for (int64_t i = 0; i < count; ++i) {
+            const Word code = (Word)((Word)from[i * stride] - (Word)first);
+            to[i] = code < classes ? (uint8_t)code : (uint8_t)NONE;
         }
     }
 
+    // Of a row: its weights, and a bit for each voxel that counts.
+    void read_valid(int64_t a, int64_t b) {
+        const int64_t count = m.c;
+        uint64_t* to = valid + row_of(a, b) * words;
+        for (int64_t i = 0; i < words; ++i) to[i] = i < words - 1 ? ~0ull : 2 * last - 1;
+        if (!weighted && !m.ignores) return;
+        if (weighted) {
+            F* w = weight + row_of(a, b) * pitch;
+            this->read_weights(a, b, pitch, w);
+            for (int64_t i = 0; i < count; ++i) off[i] = !(w[i] > 0);
+        } else {
+            const char* from = this->row(m.labels, 0, a, b);
+#define IGNORE(T) this->mark_ignored((const T*)from, off);
+            FOR_INTEGER(m.labels.dtype, IGNORE)
+#undef IGNORE
+        }
+        for (int64_t i = 0; i < words; ++i) to[i] &= equal(off + 64 * i, 0);
+    }
+
+    double total(uint64_t voxels, const F* w) const {  // weight of those of a word
+        if (!weighted) return __builtin_popcountll(voxels);
+        double sum = 0;
+        for (; voxels; voxels &= voxels - 1) sum += w[__builtin_ctzll(voxels)];
+        return sum;
+    }
+
+    void read_mask(int64_t k, uint8_t code) {
+        for (int64_t i = 0; i < rows * words; ++i) {
+            const uint64_t own = equal(codes + 64 * i, code);
+            bits[i] = (this->inverse(k) ? ~own : own) & valid[i];
+        }
+    }
+
+    // Adds volume and surface of the mask of a channel.
+    void add(double& volume, double& surface) const {
+        double found[2][2][2][8] = {};  // at an end of A, of B, of C or inside; and along which of A, B and C the mask changes
+        for (int64_t a = begin; a < end; ++a)
+            for (int64_t b = 0; b < m.b; ++b) {
+                const uint64_t* here = bits + row_of(a, b) * words;
+                const uint64_t *up = a > 0 ? here - m.b * words : here, *down = a < m.a - 1 ? here + m.b * words : here;
+                const uint64_t *left = b > 0 ? here - words : here, *right = b < m.b - 1 ? here + words : here;
+                auto& lengths = found[up == here || down == here][left == here || right == here];
+                for (int64_t i = 0; i < words; ++i) {
+                    const bool ends = i == words - 1;
+                    const uint64_t next = here[i] >> 1 | (ends ? here[i] & last : here[i + 1] << 63);
+                    const uint64_t previous = here[i] << 1 | (i ? here[i - 1] >> 63 : here[i] & 1);
+                    const uint64_t da = up[i] ^ down[i], db = left[i] ^ right[i], dc = next ^ previous;
+                    const F* w = weight + row_of(a, b) * pitch + 64 * i;
+                    volume += total(here[i], w);
+                    uint64_t changes = (da | db | dc) & valid[row_of(a, b) * words + i];
+                    if (!changes) continue;
+                    auto at_end = [&](uint64_t voxel) {
+                        const int along = (da & voxel ? 4 : 0) | (db & voxel ? 2 : 0) | (dc & voxel ? 1 : 0);
+                        lengths[1][along] += total(changes & voxel, w);
+                        changes &= ~voxel;
+                    };
+                    if (i == 0) at_end(1);
+                    if (ends) at_end(last);
+#pragma GCC unroll 8
+                    for (int along = 1; along < 8; ++along) {
+                        const uint64_t alike = (along & 4 ? da : ~da) & (along & 2 ? db : ~db) & (along & 1 ? dc : ~dc);
+                        lengths[0][along] += total(alike & changes, w);
+                    }
+                }
+            }
+        for (int i = 0; i < 64; ++i) {
+            auto part = [&](int axis, int change, int end) {
+                return i & change ? square(m.step[axis], i & end) : 0;
+            };
+            const double number = (&found[0][0][0][0])[i];
+            if (number > 0) surface += number * __builtin_sqrt(part(0, 4, 32) + part(1, 2, 16) + part(2, 1, 8));
+        }
+    }
+
+    void run(double* sums) {
+        for (int64_t a = from; a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b) read_valid(a, b);
+        for (int64_t i = 0; i < (end - begin) * m.b * words; ++i)
+            sums[2 * m.channels] += total(valid[row_of(begin, 0) * words + i], weight + row_of(begin, 0) * pitch + 64 * i);
+        for (int64_t k = 0; k < m.channels; ++k) {
+            if (k % NONE == 0)
+                for (int64_t a = from; a < to; ++a)
+                    for (int64_t b = 0; b < m.b; ++b) {
+                        const char* row = this->row(m.labels, 0, a, b);
+#define CODES(T) read_codes((const T*)row, k + (m.channels == 1), codes + row_of(a, b) * pitch);
+                        FOR_INTEGER(m.labels.dtype, CODES)
+#undef CODES
+                    }
+            read_mask(k, (uint8_t)(k % NONE));
+            add(sums[k], sums[m.channels + k]);
+        }
+    }
+};
+
+// Soft labels: a row of voxels at a time.
+template <class F>
+struct SoftSlab : Slab {
+    typedef Lanes<F> L;
+    typedef typename L::V V;
+    int64_t pitch, plane;        // elements of a padded row, and of a plane of such rows
+    F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
+    bool alike, in_place;        // does every voxel weigh 1, and are labels used where they are?
+    F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
+    V *volumes, *surfaces;       // of every channel, to be added to `totals`, which are in double, before they lose digits
+    double* totals;
+    int64_t waiting;  // vectors of voxels that those hold
+    static const int64_t MOST_WAITING = 64;
+
+    static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
+
+    static int64_t bytes(const Masks& m) {
+        const int64_t numbers = 2 * (planes_of(m) + 2) * pitch_of(m) * m.b + pitch_of(m);
+        return numbers * sizeof(F) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+    }
+
+    SoftSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
+        pitch = pitch_of(m);
+        plane = pitch * m.b;
+        const int64_t all_planes = (planes_of(m) + 2) * plane;
+        weight = (F*)scratch;
+        mask = weight + all_planes;
+        squared = mask + all_planes;
+        volumes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
+        surfaces = volumes + m.channels;
+        totals = (double*)(surfaces + m.channels);
+        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
+        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
+        waiting = 0;
+        alike = !m.weights.data && !m.ignores;
+        in_place = alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
+        for (int edge = 0; edge < 2; ++edge) {
+            square_a[edge] = (F)square(m.step[0], edge);
+            square_b[edge] = (F)square(m.step[1], edge);
+        }
+        for (int64_t i = 0; i < pitch; ++i) squared[i] = i < m.c ? (F)square(m.step[2], i == 0 || i == m.c - 1) : (F)0;
+        for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
+    }
+
+    F* place(F* planes, int64_t a, int64_t b) const { return planes + (a - from) * plane + b * pitch + L::N; }
+    F* weights(int64_t a, int64_t b) const { return alike ? weight : place(weight, a, b) - L::N; }
+
     // The mask of channel k in a row, its ends repeated once beyond them.
     void read_mask(int64_t k, int64_t a, int64_t b, const F* w, F* to) {
-        const char* from = row(m.labels, k, a, b);
+        const char* from = this->row(m.labels, k, a, b);
 #define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
         FOR_DTYPE(m.labels.dtype, READ)
 #undef READ
-        const bool inverse = k == 0 && m.channels > 1;
+        const bool inverse = this->inverse(k);
         for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+        repeat_ends(to);
+    }
+
+    void repeat_ends(F* row) const {
+        row[-1] = row[0];
+        for (int64_t i = m.c; i < pitch - L::N; ++i) row[i] = row[m.c - 1];
     }
 
     // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
     void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
                   F square_a, F square_b, int64_t k) {
-        const bool inverse = in_place && k == 0 && m.channels > 1;
+        const bool inverse = in_place && this->inverse(k);
         V volume = {}, surface = {};
         auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
             const V da = part(down + c) - part(up + c), db = part(right + c) - part(left + c), value = part(own + c);
@@ -2074,8 +2257,8 @@ struct Slab {
                 for (int64_t i = 0; i < m.c - c; ++i) y[i] = p[i];
                 return y;
             });
-        lanes[k] += volume;
-        lanes[m.channels + k] += surface;
+        volumes[k] += volume;
+        surfaces[k] += surface;
         waiting += m.c / L::N + 1;
         if (waiting >= MOST_WAITING) flush();
     }
@@ -2083,62 +2266,8 @@ struct Slab {
     F* padded(const F* from) {  // a row with its ends repeated once beyond them
         F* to = mask + L::N;
         std::memcpy(to, from, m.c * sizeof(F));
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+        repeat_ends(to);
         return to;
-    }
-
-    // Is every voxel of a row, and each pair of neighbours around one, of the row's first class?
-    bool is_inside(const Int* here, const Int* up, const Int* down, const Int* left, const Int* right) const {
-        const I first = all_int<F>(here[0]);
-        auto codes = [](const Int* p) { return (I)load((const F*)p); };
-        I differs = {};
-        for (int64_t c = 0; c < m.c; c += L::N) {
-            differs |= (codes(here + c) ^ first) | (codes(up + c) ^ codes(down + c));
-            differs |= codes(left + c) ^ codes(right + c);
-        }
-        return !any(differs != 0);
-    }
-
-    // All channels at once: where all neighbours are of one class, no mask has a surface.
-    void hard_row(const F* w, const Int* here, const Int* up, const Int* down, const Int* left, const Int* right,
-                  F square_a, F square_b, double* sums) {
-        const int64_t K = m.channels;
-        const bool inverse = K > 1;
-        auto codes = [](const Int* p) { return (I)load((const F*)p); };
-        if (alike && is_inside(here, up, down, left, right)) {
-            const Int k = here[0];
-            if (k >= inverse) sums[k] += m.c;
-            if (inverse && k != 0) sums[0] += m.c;
-            return;
-        }
-        for (int64_t c = 0; c < m.c; c += L::N) {
-            const V weight = load(w + c), square_c = load(squared + c);
-            const I own = codes(here + c);
-            if (!any(own != own[0])) {
-                const Int k = own[0];
-                if (k >= inverse) lanes[k] += weight;
-                if (inverse && k != 0) lanes[0] += weight;
-            } else
-                for (Int k = 0; k < K; ++k) {
-                    const I inside = inverse && k == 0 ? own != 0 : own == k;
-                    lanes[k] += inside ? weight : (V){};
-                }
-            if (++waiting == MOST_WAITING) flush();
-            I a0 = codes(up + c), a1 = codes(down + c), b0 = codes(left + c), b1 = codes(right + c);
-            I c0 = codes(here + c - 1), c1 = codes(here + c + 1);
-            if (!any((a0 != a1) | (b0 != b1) | (c0 != c1))) continue;
-            for (Int k = (Int)K - 1; k >= 0; --k) {
-                if (inverse && k == 0) {  // what weighs nothing is no foreground
-                    a0 = a0 == -2 ? I{} : a0, a1 = a1 == -2 ? I{} : a1, b0 = b0 == -2 ? I{} : b0;
-                    b1 = b1 == -2 ? I{} : b1, c0 = c0 == -2 ? I{} : c0, c1 = c1 == -2 ? I{} : c1;
-                }
-                const I da = (a0 == k) ^ (a1 == k), db = (b0 == k) ^ (b1 == k), dc = (c0 == k) ^ (c1 == k);
-                if (!any(da | db | dc)) continue;
-                const V square = (da ? all(square_a) : (V){}) + (db ? all(square_b) : (V){}) + (dc ? square_c : (V){});
-                lanes[K + k] += weight * root(square);
-            }
-        }
     }
 
     double total(const F* row) const {
@@ -2148,9 +2277,9 @@ struct Slab {
     }
 
     void flush() {
-        const F* from = (const F*)lanes;
+        const F* from = (const F*)volumes;
         for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] += from[i];
-        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
+        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
         waiting = 0;
     }
 
@@ -2159,58 +2288,49 @@ struct Slab {
         for (int64_t k = 0; k < 2 * m.channels; ++k)
             for (int i = 0; i < L::N; ++i) sums[k] += totals[k * L::N + i];
     }
+
+    void run(double* sums) {
+        LANES;
+        const int64_t K = m.channels;
+        sums[2 * K] = alike ? (double)((end - begin) * m.b * m.c) : 0;
+        for (int64_t a = from; !alike && a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b) {
+                this->read_weights(a, b, pitch, weights(a, b));
+                if (a >= begin && a < end) sums[2 * K] += total(weights(a, b));
+            }
+        for (int64_t k = 0; k < K; ++k) {
+            for (int64_t a = from; !in_place && a < to; ++a)
+                for (int64_t b = 0; b < m.b; ++b) read_mask(k, a, b, weights(a, b), place(mask, a, b));
+            const F* origin = in_place ? (const F*)this->row(m.labels, k, 0, 0) : place(mask, 0, 0);
+            const int64_t along_a = in_place ? m.labels.a : plane, along_b = in_place ? m.labels.b : pitch;
+            for (int64_t a = begin; a < end; ++a)
+                for (int64_t b = 0; b < m.b; ++b) {
+                    const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
+                    const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
+                    const F* here = origin + a * along_a + b * along_b;
+                    soft_row(weights(a, b), here, in_place ? padded(here) : here, here + up * along_a, here + down * along_a,
+                             here + left * along_b, here + right * along_b, square_a[down - up < 2],
+                             square_b[right - left < 2], k);
+                }
+        }
+        add_up(sums);
+    }
 };
 
 int64_t slab_bytes(const Masks& m) {
-    const int64_t pitch = m.twice ? Slab<double>::pitch_of(m) : Slab<float>::pitch_of(m);
-    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+    if (m.twice) return m.dense ? SoftSlab<double>::bytes(m) : HardSlab<double>::bytes(m);
+    return m.dense ? SoftSlab<float>::bytes(m) : HardSlab<float>::bytes(m);
 }
 
 template <class F>
 void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
-    LANES;
-    Slab<F> s(m, image, scratch);
-    const int64_t begin = index * PLANES, end = begin + PLANES < m.a ? begin + PLANES : m.a;
-    const int64_t from = begin > 0 ? begin - 1 : 0, to = end < m.a ? end + 1 : m.a, K = m.channels;
-    auto place = [&](auto* planes, int64_t a, int64_t b) { return planes + (a - from) * s.plane + b * s.pitch + L::N; };
-    auto weights = [&](int64_t a, int64_t b) { return s.alike ? s.weight : place(s.weight, a, b) - L::N; };
-    double* sums = m.partial + (image * slabs_of(m) + index) * (2 * K + 1);
-    for (int64_t i = 0; i < 2 * K; ++i) sums[i] = 0;
-    sums[2 * K] = s.alike ? (double)((end - begin) * m.b * m.c) : 0;
-    for (int64_t a = from; a < to; ++a)
-        for (int64_t b = 0; b < m.b; ++b) {
-            F* w = weights(a, b);
-            if (!s.alike) s.read_weights(a, b, w);
-            if (!s.alike && a >= begin && a < end) sums[2 * K] += s.total(w);
-            if (m.dense) continue;
-            const char* row = s.row(m.labels, 0, a, b);
-#define CODES(T) s.read_codes((const T*)row, w, place(s.code, a, b));
-            FOR_INTEGER(m.labels.dtype, CODES)
-#undef CODES
-        }
-    for (int64_t k = 0; k < (m.dense ? K : 1); ++k) {
-        const bool soft = m.dense && !s.in_place;
-        for (int64_t a = from; soft && a < to; ++a)
-            for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, weights(a, b), place(s.mask, a, b));
-        const F* origin = soft ? place(s.mask, 0, 0) : (const F*)s.row(m.labels, k, 0, 0);
-        const int64_t along_a = soft ? s.plane : m.labels.a, along_b = soft ? s.pitch : m.labels.b;
-        for (int64_t a = begin; a < end; ++a)
-            for (int64_t b = 0; b < m.b; ++b) {
-                const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
-                const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
-                const F square_a = s.square_a[down - up < 2], square_b = s.square_b[right - left < 2];
-                if (!m.dense) {
-                    const Int* here = place(s.code, a, b);
-                    s.hard_row(weights(a, b), here, here + up * s.plane, here + down * s.plane, here + left * s.pitch,
-                               here + right * s.pitch, square_a, square_b, sums);
-                    continue;
-                }
-                const F* here = origin + a * along_a + b * along_b;
-                s.soft_row(weights(a, b), here, s.in_place ? s.padded(here) : here, here + up * along_a,
-                           here + down * along_a, here + left * along_b, here + right * along_b, square_a, square_b, k);
-            }
-    }
-    s.add_up(sums);
+    const int64_t width = 2 * m.channels + 1;
+    double* sums = m.partial + (image * slabs_of(m) + index) * width;
+    for (int64_t i = 0; i < width; ++i) sums[i] = 0;
+    if (m.dense)
+        SoftSlab<F>(m, image, index, scratch).run(sums);
+    else
+        HardSlab<F>(m, image, index, scratch).run(sums);
 }
 
 #undef LANES
