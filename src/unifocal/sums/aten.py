@@ -34,6 +34,7 @@ _BLOCK = 2**17  # voxel-classes per thread, so that the arrays of a block stay i
 _BLOCK_CUDA = 2**22
 _TINY = 1e-30  # a quotient by less is not to be trusted
 _LOG2_E = 1.4426950408889634
+_SIMPLE = (0.0, 0.5, 1.0, 2.0)  # exponents of powers that are quick
 _FAR = 60.0  # exp of that is far from overflow, and 1 is nothing beside it
 _OF_THE_REST = {"tp": "tn", "fp": "fn", "fn": "fp", "ce": "rest", "tn": "tp", "rest": "ce"}
 
@@ -247,7 +248,7 @@ def _raised(q: Tensor, gamma: float | Tensor, log_q: Tensor | None = None, exact
 
     Where q is 0 and gamma is not: something finite, as it has a factor of 0 there.
     """
-    if isinstance(gamma, float) and gamma in (0.0, 0.5, 1.0, 2.0):
+    if isinstance(gamma, float) and gamma in _SIMPLE:
         return torch.ones_like(q) if gamma == 0 else q if gamma == 1 else q.sqrt() if gamma == 0.5 else q * q
     if exact:
         return torch.pow(q, gamma)
@@ -272,18 +273,17 @@ def _of_class(gamma: Exponent, g: Tensor, q: Tensor) -> tuple[float | Tensor, Te
     return exponent, power
 
 
-def _of_side(b: _Block, g: Tensor, q: Tensor) -> tuple[float | Tensor, Tensor]:
-    """The exponent of the side that each voxel is on, and the power of its q."""
+def _of_side(b: _Block, g: Tensor, q: Tensor, log_q: Callable[[], Tensor]) -> tuple[float | Tensor, Tensor]:
+    """The exponent of the side that each voxel is on, and the power of its q; log_q is -log q."""
     own, rest = b.gamma, b.rest_gamma
-    if isinstance(own, float) and isinstance(rest, float) and own != rest:
-        outside = 1 - g
-        powers = (side if e == 0 else side * _raised(q, e) for side, e in ((g, own), (outside, rest)))
-        return outside * (rest - own) + own, next(powers) + next(powers)
     if isinstance(own, float) and isinstance(rest, float):
-        return own, _raised(q, own)
-    inside, outside = (e if isinstance(e, Tensor) else g.new_tensor(e).view(-1, 1) for e in (own, rest))
-    gamma = inside if own is rest else _by_side(g, inside, outside)
-    return gamma, _raised(q, gamma)
+        if own == rest:
+            return own, _raised(q, own, None if own in _SIMPLE else log_q())
+        gamma = (g * (own - rest)).add_(rest)
+    else:
+        inside, outside = (e if isinstance(e, Tensor) else g.new_tensor(e).view(-1, 1) for e in (own, rest))
+        gamma = inside if own is rest else _by_side(g, inside, outside)
+    return gamma, _raised(q, gamma, log_q())
 
 
 def _is_0(gamma: Exponent) -> bool:
@@ -292,6 +292,11 @@ def _is_0(gamma: Exponent) -> bool:
 
 def _is_focused(b: _Block) -> bool:
     return not (_is_0(b.gamma) and _is_0(b.rest_gamma))
+
+
+def _soft(x: Tensor) -> Tensor:
+    """log(1 + e^x)."""
+    return _finite(softplus(x, threshold=_FAR))
 
 
 def _finite(log: Tensor) -> Tensor:
@@ -367,23 +372,23 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
 # --- sigmoid and labels of 0 or 1 ----------------------------------------------------------------------------------
 
 
-def _sided(b: _Block, g: Tensor) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
-    """p and q of the side that the voxel is on, and -log p."""
+def _sided(b: _Block, g: Tensor) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor]]:
+    """p and q of the side that the voxel is on, and to be called in this order -log p and -log q."""
     against = torch.rsub(g, 1, alpha=2).mul_(b.x)  # the logit of q
     if b.careful:
         p, q = torch.sigmoid(-against), torch.sigmoid(against)
-        return p, q, lambda: _finite(softplus(against, threshold=_FAR))
-    ratio = _exp_(against)  # q / p
+        return p, q, lambda: _soft(against), lambda: _soft(-against)
+    ratio = (against * _LOG2_E).exp2_()  # q / p
     p = (ratio + 1).reciprocal_()
-    return p, ratio * p, ratio.log1p_
+    return p, ratio * p, ratio.log1p_, lambda: torch.sub(ratio, against, out=against)
 
 
 def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
     g = _one_hot(b)
-    p, q, log = _sided(b, g)
-    entropy = log() if _has_entropy(form) else q
+    p, q, log_p, log_q = _sided(b, g)
+    entropy = log_p() if _has_entropy(form) else q
     if _is_focused(b):
-        entropy.mul_(_of_side(b, g, q)[1])
+        entropy.mul_(_of_side(b, g, q, log_q)[1])
     sums, spare = {}, torch.empty_like(p)
     for inside, outside, value in ("tp", "tn", p), ("ce", "rest", entropy), ("fn", "fp", q):
         if inside in form.wanted or outside in form.wanted:
@@ -396,12 +401,13 @@ def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
 
 def _sided_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
     g = _one_hot(b)
-    p, q, log = _sided(b, g)
+    p, q, log_p, log_q = _sided(b, g)
     if _has_entropy(form):
         fall = q  # of q^γ (-log p) with the logit: q^γ (γ p (-log p) + q)
         if _is_focused(b):
-            gamma, power = _of_side(b, g, q)
-            fall = log().mul_(p).mul_(gamma).add_(q).mul_(power)
+            entropy = log_p()
+            gamma, power = _of_side(b, g, q, log_q)
+            fall = entropy.mul_(p).mul_(gamma).add_(q).mul_(power)
         torch.mul(_by_side(g, -a["ce"], a["rest"]), fall, out=out)
     if _has_region(form):
         tilt = _by_side(g, a["tp"] - a["fn"], a["fp"] - a["tn"])
