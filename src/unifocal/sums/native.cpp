@@ -888,8 +888,8 @@ struct Tile {
         const Int first = c.channels == 1;
         const Word classes = (Word)(c.channels + first);
         for (int64_t i = 0; i < count; ++i) {
-            const uint64_t given = (uint64_t)(int64_t)from[i * stride];
-            const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : given < (Word)-1 ? (Word)given : (Word)-1;
+            const uint64_t wide = (uint64_t)(int64_t)from[i * stride], most = (Word)-1;
+            const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : (Word)(wide < most ? wide : most);
             label[i] = word < classes ? (Int)word - first : (Int)-2;
         }
         if (c.ignores)
@@ -988,7 +988,7 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
     return y;
 }
 
-// Few channels, known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
+// Few channels, a number known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
 // As one long chain of dependent instructions would wait for itself, each part of it has a loop of its own, and keeps
 // for every voxel in steps:
 // FAR is top - z of the own channel, RAISED q^gamma.
@@ -1430,13 +1430,13 @@ void backward_any(Tile<F>& t, int64_t padded) {
 
 // --- sigmoid, and softmax over two channels --------------------------------------------------------------------------
 //
-// Softmax over two channels is the sigmoid of what the second leads by, read against the rest, which is the first. Of a
-// logit z, e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the entropy soft, the
-// other one e / (1 + e) and soft + |z|.
+// Softmax over two channels is the sigmoid of what the second leads by, where the rest is the first. Of a logit z,
+// e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the entropy soft, the other one
+// e / (1 + e) and soft + |z|.
 
-enum Side { DECAY, SOFT, POWER, REST_POWER };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no simple ones
+enum Side { DECAY, SOFT, POWER, REST_POWER };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
 
-// What is inside and outside of a channel's class: for a pair the second channel and the first, else the channel and its rest.
+// A channel against its rest; of a PAIR the second against the first.
 template <class F, bool PAIR>
 struct Channel {
     Tile<F>& t;
@@ -1906,14 +1906,14 @@ void process(Tile<F>& t, int64_t padded) {
             case 3: return back ? backward_softmax<F, 3>(t, padded) : forward_softmax<F, 3>(t, padded);
             default: return back ? backward_softmax<F, 0>(t, padded) : forward_softmax<F, 0>(t, padded);
         }
-    switch (t.c.channels) {  // few channels: the sums stay in registers
+    switch (t.c.channels) {
         case 2:
-            if (!t.foreign) return back ? backward_binary<F, true>(t, padded) : forward_binary<F, true>(t, padded);
-            return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
+            if (t.foreign) break;  // what is of neither class is of no side
+            return back ? backward_binary<F, true>(t, padded) : forward_binary<F, true>(t, padded);
         case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
         case 4: return back ? backward_few<F, 4>(t, padded) : forward_few<F, 4>(t, padded);
-        default: return back ? backward_many(t, padded) : forward_many(t, padded);
     }
+    return back ? backward_many(t, padded) : forward_many(t, padded);
 }
 
 template <class F>
