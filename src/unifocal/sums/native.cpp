@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #if defined(__x86_64__) && defined(__GNUC__)
 #define UNIFOCAL_X86
@@ -53,9 +54,13 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
     double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
 };
 
-const int64_t PLANES = 4;  // of a slab, besides one on each side
+// Planes of a slab, besides one on each side: of soft labels few, of class indices as many as are quick to reach.
+int64_t planes_of(const Masks& m) {
+    const int64_t fit = m.dense ? 4 : (1 << 17) / (m.b * m.c * (m.weights.data ? 8 : 1));
+    return fit < 4 ? 4 : fit > 16 ? 16 : fit;
+}
 
-int64_t slabs_of(const Masks& m) { return (m.a + PLANES - 1) / PLANES; }
+int64_t slabs_of(const Masks& m) { return (m.a + planes_of(m) - 1) / planes_of(m); }
 
 int64_t size_of(int64_t dtype) {
     static const int64_t sizes[] = {2, 2, 4, 8, 1, 1, 1, 2, 2, 4, 4, 8, 8};
@@ -333,6 +338,23 @@ INLINE bool any(I mask) {
 
 // --- exp, log and powers ---------------------------------------------------------------------------------------------
 
+#if UNIFOCAL_BYTES == 64  // a register holds a table, whose entries take one instruction and shorten a polynomial
+alignas(64) const float ROOTS[16] = {  // 2^(j / 16)
+    1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+    1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+alignas(64) const float INVERSES[16] = {  // of 1 + j / 15
+    1.0f, 0.937499997f, 0.882352936f, 0.833333326f, 0.789473676f, 0.74999999f, 0.714285704f, 0.681818171f,
+    0.652173901f, 0.624999988f, 0.599999987f, 0.576923064f, 0.555555543f, 0.535714273f, 0.517241366f, 0.499999987f};
+alignas(64) const float LOGS[16] = {  // of the same
+    0.0f, 0.0645385244f, 0.125163149f, 0.182321565f, 0.236388789f, 0.287682085f, 0.336472252f, 0.382992269f,
+    0.427444033f, 0.470003649f, 0.510825645f, 0.550046359f, 0.587786688f, 0.624154333f, 0.659245654f, 0.693147207f};
+
+// The entry that the last four bits say.
+INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) {
+    return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, _mm512_load_ps(table));
+}
+#endif
+
 // Polynomials are summed in pairs: a chain of dependent products would be longer than the processor looks ahead.
 
 // e^r for |r| <= ln(2) / 2
@@ -388,12 +410,20 @@ INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
 }
 
 // log(1 + u) for u in [0, 1]
+#if UNIFOCAL_BYTES == 64
+INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {  // (1 + j / 15) (1 + r)
+    const Lanes<float>::V bits = u * 15.0f + Lanes<float>::MAGIC, j = bits - Lanes<float>::MAGIC;
+    const Lanes<float>::V r = (u - j * (1 / 15.0f)) * entry(INVERSES, bits);
+    return (entry(LOGS, bits) + r) + (r * r) * ((r * -0.25026214f + 0.33351756f) * r - 0.49999991f);
+}
+#else
 INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {
     const Lanes<float>::V u2 = u * u, u4 = u2 * u2;
     const Lanes<float>::V a = u * -4.9999648333e-1f + 1.0f, b = u * -2.4857163429e-1f + 3.3321323991e-1f;
     const Lanes<float>::V c = u * -1.3753795624e-1f + 1.9153651595e-1f, d = u * -3.0065733939e-2f + 7.9204447567e-2f;
     return (((u4 * 5.3648091853e-3f + (d * u2 + c)) * u4) + (b * u2 + a)) * u;
 }
+#endif
 INLINE Lanes<double>::V log1p_unit(Lanes<double>::V u) {
     const Lanes<double>::I high = u > 0.41421356237309505;
     return log_core(high ? u * 0.5 - 0.5 : u) + (high ? all(0.693147180559945309) : (Lanes<double>::V){});
@@ -448,13 +478,42 @@ INLINE V times_power(V y, V power) {  // 0 where the result would be subnormal
 }
 #endif
 
+// A number near x, of which e^r and 2^f of the small rest are to be multiplied with its power of 2.
+template <class F>
+struct Near {
+    typedef typename Lanes<F>::V V;
+    V n;
+
+    INLINE explicit Near(V x) : n(nearest(x)) {}
+    INLINE V exp(V r, V power) const { return times_power(exp_core(r), power); }
+    INLINE V exp2(V f) const { return times_power(exp2_core(f), n); }
+};
+#if UNIFOCAL_BYTES == 64
+template <>
+struct Near<float> {  // the nearest sixteenth
+    typedef Lanes<float>::V V;
+    V bits, n;
+    static constexpr float MAGIC = Lanes<float>::MAGIC / 16;
+
+    INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V exp(V r, V power) const {
+        const V root = entry(ROOTS, bits);
+        return times_power(root + (root * r) * ((r * 1.6666667e-1f + 0.5f) * r + 1.0f), power);
+    }
+    INLINE V exp2(V f) const {
+        const V root = entry(ROOTS, bits);
+        return times_power(root + (root * f) * ((f * 5.5505950e-2f + 2.4023429e-1f) * f + 6.9314718e-1f), n);
+    }
+};
+#endif
+
 // e^x for x <= 0 or hardly more
 template <class F>
 INLINE typename Lanes<F>::V exp_(typename Lanes<F>::V x) {
     LANES;
-    x = x < -(F)(8 * L::BIAS) ? all<F>(-(F)(8 * L::BIAS)) : x;
-    const V n = nearest(x * (F)1.44269504088896341);
-    return times_power(exp_core((x - n * L::LN2_HIGH) - n * L::LN2_LOW), n);
+    x = larger(x, all<F>(-(F)(8 * L::BIAS)));
+    const Near<F> near(x * (F)1.44269504088896341);
+    return near.exp((x - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW, near.n);
 }
 
 // y = 2^exponent (1 + rest) with 1 + rest in [sqrt(1/2), sqrt(2))
@@ -493,21 +552,22 @@ INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V ex
     const V whole = exponent * e, lost = exponent * e - whole;
     const V shift = nearest(whole);
     const V rest = ((whole - shift) + lost) * (F)0.693147180559945309 + exponent * log_core(f) + x * (F)0;
-    const V n = nearest(rest * (F)1.44269504088896341), power = larger(n + shift, all<F>(-(F)(8 * L::BIAS)));
-    const V y = times_power(exp_core((rest - n * L::LN2_HIGH) - n * L::LN2_LOW), power);
+    const Near<F> near(rest * (F)1.44269504088896341);
+    const V power = larger(near.n + shift, all<F>(-(F)(8 * L::BIAS)));
+    const V y = near.exp((rest - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW, power);
     return exponent == (F)0 ? all<F>(1) : y;
 }
 
 // Powers of 1 / e: of a number x + y >= 0, x exact and y small, of which no digit is lost.
 template <class F>
 struct Power {
-    typename Lanes<F>::V high, low, most;  // exponent / log(2), what that lost, and the greatest number for it to meet
+    typename Lanes<F>::V high, low, most;  // -exponent / log(2), what that lost, and the greatest number for it to meet
 
     INLINE explicit Power(F exponent) {
-        const double exact = (double)exponent * 1.44269504088896341;
+        const double exact = -(double)exponent * 1.44269504088896341;
         high = all((F)exact);
         low = all((F)(exact - (double)(F)exact));
-        most = all((F)(8 * Lanes<F>::BIAS) / ((F)exact > Lanes<F>::TINY ? (F)exact : Lanes<F>::TINY));
+        most = all((F)(8 * Lanes<F>::BIAS) / (-(F)exact > Lanes<F>::TINY ? -(F)exact : Lanes<F>::TINY));
     }
 
     INLINE Power() {}
@@ -520,12 +580,13 @@ struct Power {
         return y;
     }
 
-    // e^(-exponent (x + y)), x exact and y small as above
+    // e^(-exponent (x + y))
     INLINE typename Lanes<F>::V of(typename Lanes<F>::V x, typename Lanes<F>::V y) const {
         LANES;
         x = smaller(x, most);
-        const V sum = x + y, n = nearest(high * sum);
-        return times_power(exp2_core(((n - high * x) - high * y) - low * sum), -n);
+        const V sum = x + y;
+        const Near<F> near(high * sum);
+        return near.exp2(((high * x - near.n) + high * y) + low * sum);
     }
 
     // The same of y alone, at most log(2), and of x + y.
@@ -533,12 +594,9 @@ struct Power {
                         typename Lanes<F>::V& together) const {
         LANES;
         x = smaller(x, most);
-        const V n = nearest(high * x);
-        V m = {};
-        if (high[0] > (F)0.7) m = nearest(high * y);  // else the power of 2 is within 1 / 2 without
-        const V core = exp2_core(m - high * y);
-        alone = high[0] > (F)0.7 ? times_power(core, -m) : core;
-        together = times_power(core * exp2_core((n - high * x) - low * x), -(n + m));
+        const Near<F> far(high * x), near(high * y);
+        alone = near.exp2(high * y - near.n);
+        together = alone * far.exp2((high * x - far.n) + low * x);
     }
 };
 
@@ -715,6 +773,7 @@ struct Tile {
     const Call& c;
     int64_t n, size;
     bool masked;       // do voxels of this tile have weights, 0 among them?
+    bool foreign;      // is the label of a voxel that counts no class?
     F *z, *e, *g;      // K rows each: logits (later the gradient), exponentials, dense labels
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
     const F** labels;  // the same of dense labels, in g
@@ -808,7 +867,11 @@ struct Tile {
 #define CLASS(T) read_classes((const T*)from, c.labels.v, count);
         FOR_INTEGER(c.labels.dtype, CLASS)
 #undef CLASS
-        for (int64_t i = count; i < padded; ++i) label[i] = -1;
+        for (int64_t i = count; i < padded; ++i) label[i] = 0;
+        for (int64_t i = 0; masked && i < count; ++i) label[i] = weight[i] > 0 ? label[i] : (Int)0;
+        Int least = 0;
+        for (int64_t i = 0; i < count; ++i) least = label[i] < least ? label[i] : least;
+        foreign = least < -1;
     }
 
     template <class T>
@@ -821,11 +884,13 @@ struct Tile {
 
     template <class T>
     INLINE void read_classes_of(const T* from, int64_t stride, int64_t count) {
-        const int64_t first = c.channels == 1;
-        const uint64_t classes = c.channels + first;
+        typedef typename std::make_unsigned<Int>::type Word;
+        const Int first = c.channels == 1;
+        const Word classes = (Word)(c.channels + first);
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t given = (int64_t)from[i * stride];
-            label[i] = (uint64_t)given < classes ? (Int)(given - first) : (Int)-2;
+            const uint64_t wide = (uint64_t)(int64_t)from[i * stride], most = (Word)-1;
+            const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : (Word)(wide < most ? wide : most);
+            label[i] = word < classes ? (Int)word - first : (Int)-2;
         }
         if (c.ignores)
             for (int64_t i = 0; i < count; ++i)
@@ -841,15 +906,10 @@ struct Tile {
     // Reports what is odd about the labels of this tile.
     void watch(int64_t padded) const {
         LANES;
+        int64_t odd = !c.dense && foreign ? FOREIGN : 0;
         typename L::Bits largest = {};  // as numbers without sign the bits of negative ones, and of NaN, are beyond those of 1
         V off = {};
-        I foreign = {};
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const I counts = masked ? load(weight + v) > (F)0 : all_int<F>((Int)-1);
-            if (!c.dense) {
-                foreign |= counts & ((I)load((const F*)(label + v)) == (Int)-2);
-                continue;
-            }
+        for (int64_t v = 0; c.dense && v < padded; v += L::N) {
             V sum = {};
             for (int64_t k = 0; k < c.channels; ++k) {
                 const V label = load(labels[k] + v);
@@ -857,12 +917,14 @@ struct Tile {
                 largest = bits > largest ? bits : largest;
                 sum += label;
             }
-            sum = counts ? sum - (F)1 : (V){};
+            if (c.channels == 1) continue;
+            sum -= (F)1;
+            if (masked) sum = load(weight + v) > (F)0 ? sum : (V){};
             off = larger(off, larger(sum, -sum));
         }
         const V one = all<F>(1);
-        foreign |= (I)(largest > (typename L::Bits)one);
-        const int64_t odd = (any(foreign) ? FOREIGN : 0) | (any(off > (F)BALANCED) ? UNBALANCED : 0);
+        if (any((I)(largest > (typename L::Bits)one))) odd |= FOREIGN;
+        if (any(off > (F)BALANCED)) odd |= UNBALANCED;
         if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
     }
 
@@ -910,18 +972,6 @@ struct Tile {
 // e_c over the other classes and `total` over all: q = others / total and -log p = log(1 + u) + (top - z), u being
 // `others` where the label has the maximum. Nothing cancels.
 
-// e^(x - top); of two channels one is 1, and of three or more it would not pay to find out which.
-template <class F, int K>
-INLINE void exponentials(const typename Lanes<F>::V* x, typename Lanes<F>::V top, typename Lanes<F>::V* e) {
-    LANES;
-    if (K == 2) {
-        const V low = exp_<F>(smaller(x[0], x[1]) - top);
-        e[0] = x[0] == top ? all<F>(1) : low;
-        e[1] = x[0] == top ? low : all<F>(1);
-    } else
-        for (int k = 0; k < K; ++k) e[k] = exp_<F>(x[k] - top);
-}
-
 // log of the sum of e^(z - top)
 template <class F>
 INLINE typename Lanes<F>::V log_total(typename Lanes<F>::V others, typename Lanes<F>::V total, typename Lanes<F>::V z,
@@ -938,11 +988,11 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
     return y;
 }
 
-// Few channels, known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
+// Few channels, a number known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
 // As one long chain of dependent instructions would wait for itself, each part of it has a loop of its own, and keeps
 // for every voxel in steps:
-// FAR is top - z of the own channel; FARTHER that of the other one, until q^gamma takes its place.
-enum Step { Q, P, SCALE, LOG_SUM, FAR, FARTHER, GAMMA, BASE };
+// FAR is top - z of the own channel, RAISED q^gamma.
+enum Step { Q, P, SCALE, LOG_SUM, FAR, RAISED, GAMMA, BASE };
 
 template <class F, int K>
 INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused, bool based) {
@@ -961,7 +1011,7 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
             first = higher ? all_int<F>((Int)k) : first;
             base = higher ? all(t.a[FP][k]) : base;
         }
-        exponentials<F, K>(x, top, ex);
+        for (int k = 0; k < K; ++k) ex[k] = exp_<F>(x[k] - top);
         V others = {}, e = {}, z = {}, gamma = {};
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
@@ -981,28 +1031,20 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
         store(t.step(LOG_SUM) + v, z == top ? others : total - (F)1);
         store(t.step(FAR) + v, top - z);
         if (!focused) continue;
-        store(t.step(FARTHER) + v, top - (label == 0 ? x[K - 1] : x[0]));
         store(t.step(GAMMA) + v, gamma);
     }
     if (!entropy) return;
     for (int64_t v = 0; v < padded; v += L::N) {
-        const V others = load(t.step(LOG_SUM) + v);
-        store(t.step(LOG_SUM) + v, K == 2 ? log1p_unit(others) : log1p_<F>(others));
+        store(t.step(LOG_SUM) + v, log1p_<F>(load(t.step(LOG_SUM) + v)));
     }
     if (!focused) return;
     if (t.simple) {
         for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FARTHER) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
+            store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
         return;
     }
-    const Power<F> power_0(t.gamma[0]), power_1(t.gamma[1]);
-    for (int64_t v = 0; v < padded; v += L::N) {
-        if (K == 2) {  // q is the other channel's p
-            const Power<F> power = Power<F>::either((I)load((const F*)(t.label + v)) == 0, power_0, power_1);
-            store(t.step(FARTHER) + v, power.of(load(t.step(FARTHER) + v), load(t.step(LOG_SUM) + v)));
-        } else
-            store(t.step(FARTHER) + v, pow_<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
-    }
+    for (int64_t v = 0; v < padded; v += L::N)
+        store(t.step(RAISED) + v, pow_<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
 }
 
 template <class F>
@@ -1024,7 +1066,7 @@ void forward_few(Tile<F>& t, int64_t padded) {
         for (int k = 0; k < K; ++k) sums[LABELLED][k] += label == (Int)k ? w : (V){};
         if (entropy) {
             V ce = log_p_of_few(t, v) * w;
-            if (t.focused) ce *= load(t.step(FARTHER) + v);
+            if (t.focused) ce *= load(t.step(RAISED) + v);
             for (int k = 0; k < K; ++k) sums[CE][k] += label == (Int)k ? ce : (V){};
         }
         if (!region) continue;
@@ -1120,7 +1162,7 @@ void backward_few(Tile<F>& t, int64_t padded) {
         slope *= w;
         if (t.focused) {
             gamma = load(t.step(GAMMA) + v);
-            slope *= focused_slope<F>(gamma, load(t.step(FARTHER) + v), load(t.step(P) + v), q, log_p_of_few(t, v));
+            slope *= focused_slope<F>(gamma, load(t.step(RAISED) + v), load(t.step(P) + v), q, log_p_of_few(t, v));
         }
         V mean = {}, base = {};
         if (region) {
@@ -1386,30 +1428,76 @@ void backward_any(Tile<F>& t, int64_t padded) {
             backward_given(t, v);
 }
 
-// --- sigmoid ---------------------------------------------------------------------------------------------------------
+// --- sigmoid, and softmax over two channels --------------------------------------------------------------------------
 //
-// Of a channel with logit z, e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the
-// entropy soft, the other one e / (1 + e) and soft + |z|.
+// Softmax over two channels is the sigmoid of what the second leads by, where the rest is the first. Of a logit z,
+// e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the entropy soft, the other one
+// e / (1 + e) and soft + |z|.
 
-enum Side { DECAY, SOFT, WRONG };  // steps: e and soft, and for labels of 0 or 1 the power of the wrong side's probability
+enum Side { DECAY, SOFT, POWER, REST_POWER };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
 
-template <class F>
-INLINE void decays(Tile<F>& t, int64_t k, int64_t padded, bool entropy) {
-    LANES;
-    const F* z = t.rows[k];
-    for (int64_t v = 0; v < padded; v += L::N) {
-        const V x = load(z + v);
-        t.ahead(k, v);
-        store(t.step(DECAY) + v, exp_<F>(-larger(x, -x)));
+// A channel against its rest; of a PAIR the second against the first.
+template <class F, bool PAIR>
+struct Channel {
+    Tile<F>& t;
+    int64_t k;
+    const F* z;
+    F gamma, rest_gamma;  // exponents of inside and outside
+
+    INLINE Channel(Tile<F>& tile, int64_t channel) : t(tile), k(PAIR ? 1 : channel), z(PAIR ? t.z : t.rows[k]) {
+        gamma = t.wants(CE) ? t.gamma[k] : 0;
+        rest_gamma = PAIR ? (t.wants(CE) ? t.gamma[0] : 0) : t.wants(REST) ? t.rest_gamma[k] : 0;
     }
-    if (entropy)
-        for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit(load(t.step(DECAY) + v)));
-}
+    INLINE bool focused() const { return gamma != 0 || rest_gamma != 0; }
+
+    // Upstream gradients: of the entropies inside and outside; of the region sums to the probability of a channel, for the
+    // voxels that are labelled with it and for the others.
+    INLINE F ce() const { return t.a[CE][k]; }
+    INLINE F rest() const { return PAIR ? t.a[CE][0] : t.a[REST][k]; }
+    INLINE F hit(int64_t channel) const { return t.a[TP][channel] - t.a[FN][channel]; }
+    INLINE F alarm(int64_t channel) const { return t.a[FP][channel] - t.a[TN][channel]; }
+
+    // The gradient to z is one to the second channel, and its opposite to the first.
+    INLINE void put(int64_t v, typename Lanes<F>::V gradient) const {
+        store(t.out[k] + v, gradient);
+        if (PAIR) store(t.out[0] + v, -gradient);
+    }
+
+    // Fills DECAY, and SOFT if wanted.
+    INLINE void find_sides(int64_t padded, bool entropy) const {
+        LANES;
+        for (int64_t v = 0; v < padded; v += L::N) {
+            V x;
+            t.ahead(k, v);
+            if (PAIR) {
+                t.ahead(0, v);
+                x = load(t.rows[1] + v) - load(t.rows[0] + v);
+                store(t.z + v, x);
+            } else
+                x = load(z + v);
+            store(t.step(DECAY) + v, exp_<F>(-larger(x, -x)));
+        }
+        if (entropy)
+            for (int64_t v = 0; v < padded; v += L::N) store(t.step(SOFT) + v, log1p_unit(load(t.step(DECAY) + v)));
+    }
+};
 
 // -log of the probability that the logit `against` speaks against
 template <class F>
 INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes<F>::V against) {
     return smaller(soft + larger(against, (typename Lanes<F>::V){}), all(Lanes<F>::HUGE_LOG));
+}
+
+enum Focus { EVEN, LINEAR, SQUARE, ANY };  // exponents of 0, 1 and 2; or any, then the power has a step of its own
+
+template <class F>
+INLINE Focus focus_of(F exponent) {
+    return exponent == 0 ? EVEN : exponent == 1 ? LINEAR : exponent == 2 ? SQUARE : ANY;
+}
+
+template <class F>
+INLINE typename Lanes<F>::V focused(Focus focus, typename Lanes<F>::V x, const F* power) {
+    return focus == SQUARE ? x * x : focus == LINEAR ? x : load(power);
 }
 
 // Labels of 0 or 1: s is the logit towards the label, so that 1 / (1 + e^-s) is the probability of what is right.
@@ -1424,227 +1512,235 @@ template <class F>
 struct Margin {
     typedef typename Lanes<F>::V V;
     typename Lanes<F>::I own;
-    V s, right, wrong;
+    V against, right, wrong;  // `against` is -s
 
-    INLINE Margin(const Tile<F>& t, int64_t v, int64_t k) {
-        const V z = load(t.rows[k] + v);
-        own = is_inside(t, v, k);
-        s = own ? z : -z;
+    template <class C>
+    INLINE Margin(const C& c, int64_t v) {
+        const V z = load(c.z + v);
+        own = is_inside(c.t, v, c.k);
+        against = own ? -z : z;
     }
     INLINE void find_sides(const Tile<F>& t, int64_t v) {
         const V e = load(t.step(DECAY) + v), high = inverse((F)1 + e), low = e * high;
-        right = s >= (F)0 ? high : low;
-        wrong = s >= (F)0 ? low : high;
+        right = against > (F)0 ? low : high;
+        wrong = against > (F)0 ? high : low;
     }
 };
 
-// Fills the steps of channel k; the power, where it is no simple one, is that of what is wrong.
-template <class F>
-INLINE void binary_steps(Tile<F>& t, int64_t k, int64_t padded, bool entropy, bool focused) {
+// Fills the steps of a channel, POWER with that of what is wrong.
+template <class F, bool PAIR>
+INLINE Focus binary_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) {
     LANES;
-    decays(t, k, padded, entropy);
-    if (!focused || t.simple) return;
-    const F gamma = t.gamma[k], rest_gamma = t.rest_gamma[k];
-    const Power<F> inside(gamma), outside(rest_gamma);
-    const bool alike = gamma == rest_gamma;
+    c.find_sides(padded, entropy);
+    const bool alike = c.gamma == c.rest_gamma;
+    if (alike && focus_of(c.gamma) != ANY) return focus_of(c.gamma);
+    const Power<F> inside(c.gamma), outside(c.rest_gamma);
     for (int64_t v = 0; v < padded; v += L::N) {
-        const I own = is_inside(t, v, k);
-        const V z = load(t.rows[k] + v), far = larger(own ? z : -z, (V){});
-        const Power<F> power = alike ? inside : Power<F>::either(own, inside, outside);
-        store(t.step(WRONG) + v, power.of(far, load(t.step(SOFT) + v)));
+        const Margin<F> y(c, v);
+        const Power<F> power = alike ? inside : Power<F>::either(y.own, inside, outside);
+        store(c.t.step(POWER) + v, power.of(larger(-y.against, (V){}), load(c.t.step(SOFT) + v)));
     }
+    return ANY;
 }
 
-template <class F>
+template <class F, bool PAIR>
 void forward_binary(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
-    const bool entropy = t.entropy(), region = t.region();
-    for (int64_t k = 0; k < K; ++k) {
-        const bool focused = entropy && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
-        binary_steps(t, k, padded, entropy, focused);
-        const bool simple = t.simple, masked = t.masked, sides = region || (focused && simple);
-        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]);
-        const F* focus = t.step(WRONG);
-        V sums[SUMS] = {}, count = {};
+    const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
+    for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
+        const Channel<F, PAIR> c(t, i);
+        const Focus focus = binary_steps(c, padded, entropy);
+        V right[2] = {}, wrong[2] = {}, ce[2] = {}, labelled[2] = {};  // outside and inside
         for (int64_t v = 0; v < padded; v += L::N) {
-            Margin<F> y(t, v, k);
-            if (sides) y.find_sides(t, v);
-            const V w = masked ? load(t.weight + v) : all<F>(1);
-            sums[LABELLED] += y.own ? w : (V){};
-            count += w;
-            if (region) {
-                const V right = w * y.right, wrong = w * y.wrong;
-                sums[TP] += y.own ? right : (V){};
-                sums[TN] += y.own ? (V){} : right;
-                sums[FN] += y.own ? wrong : (V){};
-                sums[FP] += y.own ? (V){} : wrong;
+            Margin<F> y(c, v);
+            if (region || focus == LINEAR || focus == SQUARE) y.find_sides(t, v);
+            V w = all<F>(1), term;
+            if (masked) w = load(t.weight + v);
+            labelled[0] += y.own ? (V){} : w;
+            labelled[1] += y.own ? w : (V){};
+            if (entropy) {
+                term = entropy_of<F>(load(t.step(SOFT) + v), y.against);
+                if (focus != EVEN) term *= focused(focus, y.wrong, t.step(POWER) + v);
+                if (masked) term *= w;
+                ce[0] += y.own ? (V){} : term;
+                ce[1] += y.own ? term : (V){};
             }
-            if (!entropy) continue;
-            V term = w * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
-            if (focused) term *= simple ? simple_power<F>(y.wrong, y.own ? gamma : rest_gamma) : load(focus + v);
-            sums[CE] += y.own ? term : (V){};
-            sums[REST] += y.own ? (V){} : term;
+            if (region) {
+                if (masked) y.right *= w, y.wrong *= w;
+                right[0] += y.own ? (V){} : y.right;
+                right[1] += y.own ? y.right : (V){};
+                wrong[0] += y.own ? (V){} : y.wrong;
+                wrong[1] += y.own ? y.wrong : (V){};
+            }
         }
-        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
-        t.sums[SUMS * K] = count;
+        V* sums = t.sums + c.k;
+        sums[TP * K] = right[1], sums[FN * K] = wrong[1], sums[FP * K] = wrong[0], sums[TN * K] = right[0];
+        sums[CE * K] = ce[1], sums[LABELLED * K] = labelled[1];
+        if (PAIR) {
+            sums = t.sums;
+            sums[TP * K] = right[0], sums[FN * K] = wrong[0], sums[FP * K] = wrong[1], sums[TN * K] = right[1];
+            sums[CE * K] = ce[0], sums[LABELLED * K] = labelled[0];
+        } else
+            sums[REST * K] = ce[0];
+        t.sums[SUMS * K] = labelled[0] + labelled[1];
     }
 }
 
-template <class F>
+template <class F, bool PAIR>
 void backward_binary(Tile<F>& t, int64_t padded) {
     LANES;
-    const bool region = t.region();
-    for (int64_t k = 0; k < t.c.channels; ++k) {
-        const bool focused = t.entropy() && (t.gamma[k] != 0 || t.rest_gamma[k] != 0);
-        binary_steps(t, k, padded, focused, focused);
-        const bool simple = t.simple, masked = t.masked;
-        const F* focus = t.step(WRONG);
-        const V gamma = all(t.gamma[k]), rest_gamma = all(t.rest_gamma[k]), ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
-        const V tilt_inside = all(t.a[TP][k] - t.a[FN][k]), tilt_outside = all(t.a[TN][k] - t.a[FP][k]);
+    const bool region = t.region(), masked = t.masked;
+    for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
+        const Channel<F, PAIR> c(t, i);
+        const Focus focus = binary_steps(c, padded, c.focused());
+        const V gamma = all(c.gamma), rest_gamma = all(c.rest_gamma), ce = all(c.ce()), rest = all(c.rest());
+        const V inner = all(c.hit(c.k) - (PAIR ? c.alarm(0) : 0)), outer = all((PAIR ? c.hit(0) : 0) - c.alarm(c.k));
         for (int64_t v = 0; v < padded; v += L::N) {
-            Margin<F> y(t, v, k);
+            Margin<F> y(c, v);
             y.find_sides(t, v);
             V slope = y.wrong;
-            if (focused) {
-                const V own_gamma = y.own ? gamma : rest_gamma;
-                const V steep = own_gamma * y.right * entropy_of<F>(load(t.step(SOFT) + v), -y.s);
-                slope = (simple ? simple_power<F>(y.wrong, own_gamma) : load(focus + v)) * (steep + y.wrong);
+            if (focus != EVEN) {
+                slope += (y.own ? gamma : rest_gamma) * y.right * entropy_of<F>(load(t.step(SOFT) + v), y.against);
+                slope *= focused(focus, y.wrong, t.step(POWER) + v);
             }
             V gradient = -(y.own ? ce : rest) * slope;
-            if (region) gradient += (y.own ? tilt_inside : tilt_outside) * y.right * y.wrong;
+            if (region) gradient += (y.own ? inner : outer) * y.right * y.wrong;
             if (masked) gradient *= load(t.weight + v);
-            store(t.out[k] + v, y.own ? gradient : -gradient);
+            c.put(v, y.own ? gradient : -gradient);
         }
     }
 }
 
-// Any labels in [0, 1]. Whatever the sign of z, the likelier side has one entropy and one power, the other side the other;
-// only in the end it matters which of them is the class.
+// Any labels in [0, 1].
 
 template <class F>
 struct Sides {
     typedef typename Lanes<F>::V V;
-    typename Lanes<F>::I inside;  // is the class likelier than the rest?
-    V far, soft, likely, rare;    // |z|, and the two probabilities
+    V z, soft, p, q;
 
-    INLINE Sides(const Tile<F>& t, int64_t v, int64_t k) {
-        const V z = load(t.rows[k] + v);
-        inside = z > (F)0;
-        far = larger(z, -z);
-        soft = load(t.step(SOFT) + v);
+    template <class C>
+    INLINE Sides(const C& c, int64_t v) {
+        const V most = all(Lanes<F>::HUGE_LOG);
+        z = smaller(larger(load(c.z + v), -most), most);
+        soft = load(c.t.step(SOFT) + v);
     }
     INLINE void find_probabilities(const Tile<F>& t, int64_t v) {
-        const V e = load(t.step(DECAY) + v);
-        likely = inverse((F)1 + e);
-        rare = e * likely;
+        const V e = load(t.step(DECAY) + v), likely = inverse((F)1 + e), rare = e * likely;
+        p = z > (F)0 ? likely : rare;
+        q = z > (F)0 ? rare : likely;
     }
-    INLINE V surprise() const { return smaller(soft + far, all(Lanes<F>::HUGE_LOG)); }  // of the rare side
+    INLINE V log_p() const { return soft + larger(-z, (V){}); }  // both negated
+    INLINE V log_q() const { return soft + larger(z, (V){}); }
 };
 
-enum Focus { EVEN, SIMPLE, ALIKE, GENERAL };  // no exponent; 0, 1 or 2; one; two
-
-template <class F>
-struct Exponents {  // of a channel: of q^gamma for the class, of p^rest_gamma for the rest
-    typedef typename Lanes<F>::V V;
-    F gamma, rest_gamma;
-    Focus focus;
-    Power<F> inside, outside;
-
-    INLINE Exponents(const Tile<F>& t, int64_t k)
-        : gamma(t.wants(CE) ? t.gamma[k] : 0), rest_gamma(t.wants(REST) ? t.rest_gamma[k] : 0),
-          focus(gamma == 0 && rest_gamma == 0 ? EVEN : t.simple ? SIMPLE : gamma == rest_gamma ? ALIKE : GENERAL),
-          inside(gamma), outside(rest_gamma) {}
-
-    // What is right is likely, and wrong what is rare; and the other way round.
-    INLINE V of_likely(const Sides<F>& y) const { return y.inside ? all(gamma) : all(rest_gamma); }
-    INLINE V of_rare(const Sides<F>& y) const { return y.inside ? all(rest_gamma) : all(gamma); }
-
-    // Powers of what is wrong in both cases.
-    INLINE void powers(const Sides<F>& y, V& of_rare_side, V& of_likely_side) const {
-        if (focus == SIMPLE) {
-            of_rare_side = simple_power<F>(y.rare, of_likely(y));
-            of_likely_side = simple_power<F>(y.likely, of_rare(y));
-        } else if (focus == ALIKE)
-            inside.of_both(y.far, y.soft, of_likely_side, of_rare_side);
-        else {
-            of_rare_side = Power<F>::either(y.inside, inside, outside).of(y.far, y.soft);
-            of_likely_side = Power<F>::either(y.inside, outside, inside).of((V){}, y.soft);
+// Fills the steps of a channel.
+template <class F, bool PAIR>
+INLINE void soft_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) {
+    LANES;
+    c.find_sides(padded, entropy);
+    if (!entropy) return;
+    if (c.gamma == c.rest_gamma && focus_of(c.gamma) == ANY) {
+        const Power<F> power(c.gamma);
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const V z = load(c.z + v);
+            V likely, rare;
+            power.of_both(larger(z, -z), load(c.t.step(SOFT) + v), likely, rare);
+            store(c.t.step(POWER) + v, z > (F)0 ? rare : likely);
+            store(c.t.step(REST_POWER) + v, z > (F)0 ? likely : rare);
         }
+        return;
     }
-};
+    auto raise = [&](F exponent, F sign, F* to) INLINE_LAMBDA {
+        if (focus_of(exponent) != ANY) return;
+        const Power<F> power(exponent);
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(to + v, power.of(larger(load(c.z + v) * sign, (V){}), load(c.t.step(SOFT) + v)));
+    };
+    raise(c.gamma, 1, c.t.step(POWER));
+    raise(c.rest_gamma, -1, c.t.step(REST_POWER));
+}
 
-template <class F>
+template <class F, bool PAIR>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
-    for (int64_t k = 0; k < K; ++k) {
-        decays(t, k, padded, entropy);
-        const Exponents<F> exponents(t, k);
-        V sums[SUMS] = {}, count = {};
+    for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
+        const Channel<F, PAIR> c(t, i);
+        soft_steps(c, padded, entropy);
+        const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
+        const bool probabilities = region || focus == LINEAR || focus == SQUARE || rest_focus == LINEAR || rest_focus == SQUARE;
+        V sums[SUMS] = {}, of_first[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
-            Sides<F> y(t, v, k);
-            V in = load(t.labels[k] + v), out = (F)1 - in;
+            Sides<F> y(c, v);
+            const V label = load(t.labels[c.k] + v);
+            V in = label, out = (F)1 - label, first = {};
+            if (PAIR) first = load(t.labels[0] + v);
+            V out_first = (F)1 - first;
             if (masked) {
                 const V w = load(t.weight + v);
                 in *= w, out *= w, count += w;
-            } else
-                count += (F)1;
+                if (PAIR) first *= w, out_first *= w;
+            }
             sums[LABELLED] += in;
-            const V right = y.inside ? in : out, wrong = y.inside ? out : in;
-            if (region || exponents.focus == SIMPLE) y.find_probabilities(t, v);
+            if (PAIR) of_first[LABELLED] += first;
+            if (probabilities) y.find_probabilities(t, v);
             if (region) {
-                const V p = y.inside ? y.likely : y.rare, q = y.inside ? y.rare : y.likely;
-                sums[TP] += in * p;
-                sums[FP] += out * p;
-                sums[FN] += in * q;
-                sums[TN] += out * q;
+                sums[TP] += in * y.p;
+                sums[FN] += in * y.q;
+                sums[FP] += out * y.p;
+                sums[TN] += out * y.q;
+                if (PAIR) {
+                    of_first[TP] += first * y.q;
+                    of_first[FN] += first * y.p;
+                    of_first[FP] += out_first * y.q;
+                    of_first[TN] += out_first * y.p;
+                }
             }
             if (!entropy) continue;
-            V likely = right * y.soft, rare = wrong * y.surprise();
-            if (exponents.focus != EVEN) {
-                V of_rare_side, of_likely_side;
-                exponents.powers(y, of_rare_side, of_likely_side);
-                likely *= of_rare_side, rare *= of_likely_side;
-            }
-            sums[CE] += y.inside ? likely : rare;
-            sums[REST] += y.inside ? rare : likely;
+            V other = PAIR ? first : out;
+            if (focus != EVEN) in *= focused(focus, y.q, t.step(POWER) + v);
+            if (rest_focus != EVEN) other *= focused(rest_focus, y.p, t.step(REST_POWER) + v);
+            sums[CE] += in * y.log_p();
+            sums[REST] += other * y.log_q();
         }
-        for (int s = 0; s < SUMS; ++s) t.sums[s * K + k] = sums[s];
-        t.sums[SUMS * K] = count;
+        of_first[CE] = sums[REST];
+        for (int s = 0; s < SUMS; ++s) t.sums[s * K + c.k] = sums[s];
+        for (int s = 0; PAIR && s < SUMS; ++s) t.sums[s * K] = of_first[s];
+        t.sums[SUMS * K] = masked ? count : all((F)(padded / L::N));
     }
 }
 
-template <class F>
+template <class F, bool PAIR>
 void backward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
-    for (int64_t k = 0; k < t.c.channels; ++k) {
-        const Exponents<F> exponents(t, k);
-        decays(t, k, padded, entropy && exponents.focus != EVEN);
-        const V ce = all(t.a[CE][k]), rest = all(t.a[REST][k]);
-        const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
+    for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
+        const Channel<F, PAIR> c(t, i);
+        soft_steps(c, padded, entropy && c.focused());
+        const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
+        const V ce = all(c.ce()), rest = all(c.rest()), gamma = all(c.gamma), rest_gamma = all(c.rest_gamma);
+        const V in_slope = all(c.hit(c.k) - c.alarm(c.k)), first_slope = all(PAIR ? c.alarm(0) - c.hit(0) : 0);
+        const V common = all(c.alarm(c.k) - (PAIR ? c.alarm(0) : 0));
         for (int64_t v = 0; v < padded; v += L::N) {
-            Sides<F> y(t, v, k);
+            Sides<F> y(c, v);
             y.find_probabilities(t, v);
-            const V in = load(t.labels[k] + v), out = (F)1 - in;
+            const V in = load(t.labels[c.k] + v), out = PAIR ? load(t.labels[0] + v) : (F)1 - in;
             V gradient = {};
             if (entropy) {
-                V up = y.likely, down = y.rare;
-                if (exponents.focus != EVEN) {
-                    V of_rare_side, of_likely_side;
-                    exponents.powers(y, of_rare_side, of_likely_side);
-                    up = of_likely_side * (exponents.of_rare(y) * y.rare * y.surprise() + up);
-                    down = of_rare_side * (exponents.of_likely(y) * y.likely * y.soft + down);
-                }
-                up *= y.inside ? out * rest : in * ce;
-                down *= y.inside ? in * ce : out * rest;
-                gradient = y.inside ? up - down : down - up;
+                V down = y.q, up = y.p;
+                if (focus != EVEN) down = focused(focus, y.q, t.step(POWER) + v) * (gamma * y.p * y.log_p() + y.q);
+                if (rest_focus != EVEN) up = focused(rest_focus, y.p, t.step(REST_POWER) + v) * (rest_gamma * y.q * y.log_q() + y.p);
+                gradient = out * rest * up - in * ce * down;
             }
-            if (region) gradient += (in * inner + out * outer) * y.likely * y.rare;
+            if (region) {
+                V slope = common + in * in_slope;
+                if (PAIR) slope += out * first_slope;
+                gradient += slope * y.p * y.q;
+            }
             if (masked) gradient *= load(t.weight + v);
-            store(t.out[k] + v, gradient);
+            c.put(v, gradient);
         }
     }
 }
@@ -1666,16 +1762,11 @@ INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
             first = z > top ? all_int<F>((Int)k) : first;
             top = larger(z, top);
         }
-        if (K == 2) {
-            others = exp_<F>(smaller(load(t.rows[0] + v), load(t.rows[1] + v)) - top);
-            store(t.e + v, first == 0 ? all<F>(1) : others);
-            store(t.e + S + v, first == 0 ? others : all<F>(1));
-        } else
-            for (int64_t k = 0; k < channels; ++k) {
-                const V e = exp_<F>(load(t.rows[k] + v) - top);
-                store(t.e + k * S + v, e);
-                others += first == (Int)k ? (V){} : e;
-            }
+        for (int64_t k = 0; k < channels; ++k) {
+            const V e = exp_<F>(load(t.rows[k] + v) - top);
+            store(t.e + k * S + v, e);
+            others += first == (Int)k ? (V){} : e;
+        }
         const V scale = inverse((F)1 + others);
         store(t.step(TOP) + v, top);
         store(t.step(FIRST) + v, (V)first);
@@ -1684,10 +1775,8 @@ INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
         store(t.step(LOG_TOTAL) + v, others);
     }
     if (t.wants(CE) && (t.focused || !t.c.backward))
-        for (int64_t v = 0; v < padded; v += L::N) {
-            const V others = load(t.step(LOG_TOTAL) + v);
-            store(t.step(LOG_TOTAL) + v, K == 2 ? log1p_unit(others) : log1p_<F>(others));
-        }
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(LOG_TOTAL) + v, log1p_<F>(load(t.step(LOG_TOTAL) + v)));
 }
 
 template <class F>
@@ -1709,19 +1798,14 @@ INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
 }
 
 // q^gamma of channel k
-template <class F, int K>
+template <class F>
 INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
-    if (t.simple)
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, simple_power<F>(SoftChannel<F>(t, v, k).q, all(t.gamma[k])));
-    else if (K == 2) {  // q is the other channel's p
-        const Power<F> power(t.gamma[k]);
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, power.of(load(t.step(TOP) + v) - load(t.rows[1 - k] + v), load(t.step(LOG_TOTAL) + v)));
-    } else
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(FOCUS) + v, pow_<F>(SoftChannel<F>(t, v, k).q, all(t.gamma[k])));
+    const V gamma = all(t.gamma[k]);
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V q = SoftChannel<F>(t, v, k).q;
+        store(t.step(FOCUS) + v, t.simple ? simple_power<F>(q, gamma) : pow_<F>(q, gamma));
+    }
 }
 
 template <class F, int K>
@@ -1732,7 +1816,7 @@ void forward_softmax(Tile<F>& t, int64_t padded) {
     softmax_steps<F, K>(t, padded);
     for (int64_t k = 0; k < channels; ++k) {
         const bool focused = entropy && t.gamma[k] != 0;
-        if (focused) focus_of_softmax<F, K>(t, k, padded);
+        if (focused) focus_of_softmax(t, k, padded);
         V sums[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
             V in = load(t.labels[k] + v), out = (F)1 - in;
@@ -1765,7 +1849,7 @@ INLINE void focused_forces(Tile<F>& t, int64_t padded) {
     LANES;
     for (int64_t k = 0; k < (K ? K : t.c.channels); ++k) {
         if (t.gamma[k] == 0) continue;
-        focus_of_softmax<F, K>(t, k, padded);
+        focus_of_softmax(t, k, padded);
         const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
         const V gamma = all(t.gamma[k]);
         for (int64_t v = 0; v < padded; v += L::N) {
@@ -1814,20 +1898,22 @@ void backward_softmax(Tile<F>& t, int64_t padded) {
 template <class F>
 void process(Tile<F>& t, int64_t padded) {
     const bool back = t.c.backward;
-    if (t.binary()) return back ? backward_binary(t, padded) : forward_binary(t, padded);
-    if (t.c.activation == SIGMOID) return back ? backward_sigmoid(t, padded) : forward_sigmoid(t, padded);
+    if (t.binary()) return back ? backward_binary<F, false>(t, padded) : forward_binary<F, false>(t, padded);
+    if (t.c.activation == SIGMOID) return back ? backward_sigmoid<F, false>(t, padded) : forward_sigmoid<F, false>(t, padded);
     if (t.general()) return back ? backward_any(t, padded) : forward_any(t, padded);
     if (t.c.dense) switch (t.c.channels) {
-            case 2: return back ? backward_softmax<F, 2>(t, padded) : forward_softmax<F, 2>(t, padded);
+            case 2: return back ? backward_sigmoid<F, true>(t, padded) : forward_sigmoid<F, true>(t, padded);
             case 3: return back ? backward_softmax<F, 3>(t, padded) : forward_softmax<F, 3>(t, padded);
             default: return back ? backward_softmax<F, 0>(t, padded) : forward_softmax<F, 0>(t, padded);
         }
-    switch (t.c.channels) {  // few channels: the sums stay in registers
-        case 2: return back ? backward_few<F, 2>(t, padded) : forward_few<F, 2>(t, padded);
+    switch (t.c.channels) {
+        case 2:
+            if (t.foreign) break;  // what is of neither class is of no side
+            return back ? backward_binary<F, true>(t, padded) : forward_binary<F, true>(t, padded);
         case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
         case 4: return back ? backward_few<F, 4>(t, padded) : forward_few<F, 4>(t, padded);
-        default: return back ? backward_many(t, padded) : forward_many(t, padded);
     }
+    return back ? backward_many(t, padded) : forward_many(t, padded);
 }
 
 template <class F>
@@ -1868,56 +1954,32 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
 // a central difference inside and a one-sided one at the border: with the neighbour beyond the border replaced by the
 // voxel itself, both are (next - previous) times 1 / (2 size) or 1 / size.
 
-template <class F>
+// A slab of planes and where it lies in an image.
 struct Slab {
-    typedef Lanes<F> L;
-    typedef typename L::V V;
-    typedef typename L::I I;
-    typedef typename L::Int Int;
     const Masks& m;
-    int64_t n, pitch, plane;  // elements of a padded row, and of a plane of such rows
-    Int* code;                // class of every voxel: -1 for none, -2 where it weighs nothing
-    F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
-    bool alike, in_place;        // does every voxel weigh 1, and are soft labels used where they are?
-    F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    V* lanes;         // 2 K vectors of sums, to be added to `totals`, which are in double, before they lose digits
-    double* totals;
-    int64_t waiting;  // vectors of voxels that the lanes hold
-    static const int64_t MOST_WAITING = 64;
+    int64_t n, begin, end, from, to;  // planes whose masks are summed; and those that are read
 
-    static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
-
-    Slab(const Masks& masks, int64_t image, char* scratch) : m(masks), n(image) {
-        pitch = pitch_of(m);
-        plane = pitch * m.b;
-        const int64_t all_planes = (PLANES + 2) * plane;
-        weight = (F*)scratch;
-        code = (Int*)(weight + all_planes);
-        mask = (F*)(code + all_planes);
-        squared = mask + all_planes;
-        lanes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
-        totals = (double*)(lanes + 2 * m.channels);
-        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
-        waiting = 0;
-        alike = !m.weights.data && !m.ignores;
-        in_place = m.dense && alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
-        for (int edge = 0; edge < 2; ++edge) square_a[edge] = square(m.step[0], edge), square_b[edge] = square(m.step[1], edge);
-        for (int64_t i = 0; i < pitch; ++i) squared[i] = i < m.c ? square(m.step[2], i == 0 || i == m.c - 1) : (F)0;
-        for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
+    Slab(const Masks& masks, int64_t image, int64_t index) : m(masks), n(image) {
+        begin = index * planes_of(m);
+        end = begin + planes_of(m) < m.a ? begin + planes_of(m) : m.a;
+        from = begin > 0 ? begin - 1 : 0;
+        to = end < m.a ? end + 1 : m.a;
     }
 
-    static F square(double step, bool edge) {
+    static double square(double step, bool edge) {  // of a difference of 1
         const double factor = edge ? step : step / 2;
-        return (F)(factor * factor);
+        return factor * factor;
     }
 
     const char* row(const Masks::Volume& t, int64_t k, int64_t a, int64_t b) const {
         return t.data + (n * t.n + k * t.k + a * t.a + b * t.b) * size_of(t.dtype);
     }
 
-    // Weights of a row, 0 where it is ignored and behind its end.
-    void read_weights(int64_t a, int64_t b, F* to) {
+    bool inverse(int64_t k) const { return k == 0 && m.channels > 1; }
+
+    // Weights of a row, 0 where it is ignored and up to `pitch` behind its end.
+    template <class F>
+    void read_weights(int64_t a, int64_t b, int64_t pitch, F* to) const {
         for (int64_t i = 0; i < m.c; ++i) to[i] = 1;
         if (m.weights.data) {
             const char* from = row(m.weights, 0, a, b);
@@ -1935,48 +1997,250 @@ struct Slab {
         }
     }
 
-    template <class T>
-    void ignore_voxels(const T* from, F* to) {
+    template <class T, class F>
+    void ignore_voxels(const T* from, F* to) const {
         for (int64_t i = 0; i < m.c; ++i)
             if ((int64_t)from[i * m.labels.c] == m.ignore) to[i] = 0;
     }
 
     template <class T>
-    void read_codes(const T* from, const F* w, Int* to) {
+    void mark_ignored(const T* from, uint8_t* to) const {
+        const int64_t count = m.c, stride = m.labels.c, ignored = m.ignore;
+        for (int64_t i = 0; i < count; ++i) to[i] = (int64_t)from[i * stride] == ignored;
+    }
+};
+
+// Of class indices a mask is a bit for each voxel, 64 in a word. Along an axis it changes where the bits of two neighbours
+// differ, so a slope has one of 8 lengths, and it is counted how often each occurs.
+
+INLINE uint64_t equal(const uint8_t* codes, uint8_t code) {  // of 64
+#if UNIFOCAL_BYTES == 64
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8((char)code));
+#else
+    const uint64_t ones = 0x0101010101010101, most = 0x7f * ones;
+    uint64_t found = 0, eight;
+    for (int i = 0; i < 8; ++i) {
+        std::memcpy(&eight, codes + 8 * i, 8);
+        eight ^= code * ones;                                // 0 where equal
+        eight = ~(((eight & most) + most) | eight | most);   // 128 there, 0 elsewhere
+        found |= ((eight >> 7) * 0x0102040810204080 >> 56) << 8 * i;
+    }
+    return found;
+#endif
+}
+
+template <class F>
+struct HardSlab : Slab {
+    int64_t words, pitch, rows;  // of a row; voxels of a row of codes or weights; rows that are read
+    bool weighted;
+    uint8_t *codes, *off;        // class of every voxel, from the first of those at hand; of one row, what does not count
+    uint64_t *valid, *bits;      // what counts, and the mask of one channel
+    uint64_t last;               // the last voxel in the last word of a row
+    F* weight;
+    static const int64_t NONE = 255;  // code of any other class, and how many there can be at a time
+
+    static int64_t bytes(const Masks& m) {
+        const int64_t words = (m.c + 63) / 64, rows = (planes_of(m) + 2) * m.b;
+        return rows * words * 64 * (1 + (m.weights.data ? sizeof(F) : 0)) + rows * words * 16 + words * 64;
+    }
+
+    HardSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
+        words = (m.c + 63) / 64;
+        pitch = words * 64;
+        rows = (to - from) * m.b;
+        weighted = m.weights.data != nullptr;
+        last = 1ull << (m.c - 1) % 64;
+        codes = (uint8_t*)scratch;
+        off = codes + rows * pitch;
+        valid = (uint64_t*)(off + pitch);
+        bits = valid + rows * words;
+        weight = (F*)(bits + rows * words);
+    }
+
+    int64_t row_of(int64_t a, int64_t b) const { return (a - from) * m.b + b; }
+
+    template <class T>
+    void read_codes(const T* from, int64_t first, uint8_t* to) {
         if (m.labels.c == 1)
-            read_codes_of(from, 1, to);
+            read_codes_of(from, 1, first, to);
         else
-            read_codes_of(from, m.labels.c, to);
-        for (int64_t i = 0; !alike && i < m.c; ++i) to[i] = w[i] > 0 ? to[i] : (Int)-2;
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+            read_codes_of(from, m.labels.c, first, to);
+        for (int64_t i = m.c; i < pitch; ++i) to[i] = NONE;
     }
 
     template <class T>
-    INLINE void read_codes_of(const T* from, int64_t stride, Int* to) {
-        const uint64_t first = m.channels == 1, channels = m.channels;
-        for (int64_t i = 0; i < m.c; ++i) {
-            const uint64_t k = (uint64_t)(int64_t)from[i * stride] - first;
-            to[i] = k < channels ? (Int)k : (Int)-1;
+    INLINE void read_codes_of(const T* from, int64_t stride, int64_t first, uint8_t* to) {
+        typedef typename std::make_unsigned<T>::type Word;
+        const uint64_t top = (uint64_t)std::numeric_limits<T>::max(), left = top < (uint64_t)first ? 0 : top - first + 1;
+        const Word classes = (Word)(left < (uint64_t)NONE ? left : (uint64_t)NONE);
+        const int64_t count = m.c;  // a store of bytes may change any other variable
+        for (int64_t i = 0; i < count; ++i) {
+            const Word code = (Word)((Word)from[i * stride] - (Word)first);
+            to[i] = code < classes ? (uint8_t)code : (uint8_t)NONE;
         }
     }
 
+    // Of a row: its weights, and a bit for each voxel that counts.
+    void read_valid(int64_t a, int64_t b) {
+        const int64_t count = m.c;
+        uint64_t* to = valid + row_of(a, b) * words;
+        for (int64_t i = 0; i < words; ++i) to[i] = i < words - 1 ? ~0ull : 2 * last - 1;
+        if (!weighted && !m.ignores) return;
+        if (weighted) {
+            F* w = weight + row_of(a, b) * pitch;
+            this->read_weights(a, b, pitch, w);
+            for (int64_t i = 0; i < count; ++i) off[i] = !(w[i] > 0);
+        } else {
+            const char* from = this->row(m.labels, 0, a, b);
+#define IGNORE(T) this->mark_ignored((const T*)from, off);
+            FOR_INTEGER(m.labels.dtype, IGNORE)
+#undef IGNORE
+        }
+        for (int64_t i = 0; i < words; ++i) to[i] &= equal(off + 64 * i, 0);
+    }
+
+    double total(uint64_t voxels, const F* w) const {  // weight of those of a word
+        if (!weighted) return __builtin_popcountll(voxels);
+        double sum = 0;
+        for (; voxels; voxels &= voxels - 1) sum += w[__builtin_ctzll(voxels)];
+        return sum;
+    }
+
+    void read_mask(int64_t k, uint8_t code) {
+        for (int64_t i = 0; i < rows * words; ++i) {
+            const uint64_t own = equal(codes + 64 * i, code);
+            bits[i] = (this->inverse(k) ? ~own : own) & valid[i];
+        }
+    }
+
+    // Adds volume and surface of the mask of a channel.
+    void add(double& volume, double& surface) const {
+        double found[2][2][2][8] = {};  // at an end of A, of B, of C or inside; and along which of A, B and C the mask changes
+        for (int64_t a = begin; a < end; ++a)
+            for (int64_t b = 0; b < m.b; ++b) {
+                const uint64_t* here = bits + row_of(a, b) * words;
+                const uint64_t *up = a > 0 ? here - m.b * words : here, *down = a < m.a - 1 ? here + m.b * words : here;
+                const uint64_t *left = b > 0 ? here - words : here, *right = b < m.b - 1 ? here + words : here;
+                auto& lengths = found[up == here || down == here][left == here || right == here];
+                for (int64_t i = 0; i < words; ++i) {
+                    const bool ends = i == words - 1;
+                    const uint64_t next = here[i] >> 1 | (ends ? here[i] & last : here[i + 1] << 63);
+                    const uint64_t previous = here[i] << 1 | (i ? here[i - 1] >> 63 : here[i] & 1);
+                    const uint64_t da = up[i] ^ down[i], db = left[i] ^ right[i], dc = next ^ previous;
+                    const F* w = weight + row_of(a, b) * pitch + 64 * i;
+                    volume += total(here[i], w);
+                    uint64_t changes = (da | db | dc) & valid[row_of(a, b) * words + i];
+                    if (!changes) continue;
+                    auto at_end = [&](uint64_t voxel) {
+                        const int along = (da & voxel ? 4 : 0) | (db & voxel ? 2 : 0) | (dc & voxel ? 1 : 0);
+                        lengths[1][along] += total(changes & voxel, w);
+                        changes &= ~voxel;
+                    };
+                    if (i == 0) at_end(1);
+                    if (ends) at_end(last);
+#pragma GCC unroll 8
+                    for (int along = 1; along < 8; ++along) {
+                        const uint64_t alike = (along & 4 ? da : ~da) & (along & 2 ? db : ~db) & (along & 1 ? dc : ~dc);
+                        lengths[0][along] += total(alike & changes, w);
+                    }
+                }
+            }
+        for (int i = 0; i < 64; ++i) {
+            auto part = [&](int axis, int change, int end) {
+                return i & change ? square(m.step[axis], i & end) : 0;
+            };
+            const double number = (&found[0][0][0][0])[i];
+            if (number > 0) surface += number * __builtin_sqrt(part(0, 4, 32) + part(1, 2, 16) + part(2, 1, 8));
+        }
+    }
+
+    void run(double* sums) {
+        for (int64_t a = from; a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b) read_valid(a, b);
+        for (int64_t i = 0; i < (end - begin) * m.b * words; ++i)
+            sums[2 * m.channels] += total(valid[row_of(begin, 0) * words + i], weight + row_of(begin, 0) * pitch + 64 * i);
+        for (int64_t k = 0; k < m.channels; ++k) {
+            if (k % NONE == 0)
+                for (int64_t a = from; a < to; ++a)
+                    for (int64_t b = 0; b < m.b; ++b) {
+                        const char* row = this->row(m.labels, 0, a, b);
+#define CODES(T) read_codes((const T*)row, k + (m.channels == 1), codes + row_of(a, b) * pitch);
+                        FOR_INTEGER(m.labels.dtype, CODES)
+#undef CODES
+                    }
+            read_mask(k, (uint8_t)(k % NONE));
+            add(sums[k], sums[m.channels + k]);
+        }
+    }
+};
+
+// Soft labels: a row of voxels at a time.
+template <class F>
+struct SoftSlab : Slab {
+    typedef Lanes<F> L;
+    typedef typename L::V V;
+    int64_t pitch, plane;        // elements of a padded row, and of a plane of such rows
+    F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
+    bool alike, in_place;        // does every voxel weigh 1, and are labels used where they are?
+    F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
+    V *volumes, *surfaces;       // of every channel, to be added to `totals`, which are in double, before they lose digits
+    double* totals;
+    int64_t waiting;  // vectors of voxels that those hold
+    static const int64_t MOST_WAITING = 64;
+
+    static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
+
+    static int64_t bytes(const Masks& m) {
+        const int64_t numbers = 2 * (planes_of(m) + 2) * pitch_of(m) * m.b + pitch_of(m);
+        return numbers * sizeof(F) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+    }
+
+    SoftSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
+        pitch = pitch_of(m);
+        plane = pitch * m.b;
+        const int64_t all_planes = (planes_of(m) + 2) * plane;
+        weight = (F*)scratch;
+        mask = weight + all_planes;
+        squared = mask + all_planes;
+        volumes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
+        surfaces = volumes + m.channels;
+        totals = (double*)(surfaces + m.channels);
+        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
+        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
+        waiting = 0;
+        alike = !m.weights.data && !m.ignores;
+        in_place = alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
+        for (int edge = 0; edge < 2; ++edge) {
+            square_a[edge] = (F)square(m.step[0], edge);
+            square_b[edge] = (F)square(m.step[1], edge);
+        }
+        for (int64_t i = 0; i < pitch; ++i) squared[i] = i < m.c ? (F)square(m.step[2], i == 0 || i == m.c - 1) : (F)0;
+        for (int64_t i = 0; i < pitch; ++i) weight[i] = i < m.c ? (F)1 : (F)0;
+    }
+
+    F* place(F* planes, int64_t a, int64_t b) const { return planes + (a - from) * plane + b * pitch + L::N; }
+    F* weights(int64_t a, int64_t b) const { return alike ? weight : place(weight, a, b) - L::N; }
+
     // The mask of channel k in a row, its ends repeated once beyond them.
     void read_mask(int64_t k, int64_t a, int64_t b, const F* w, F* to) {
-        const char* from = row(m.labels, k, a, b);
+        const char* from = this->row(m.labels, k, a, b);
 #define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
         FOR_DTYPE(m.labels.dtype, READ)
 #undef READ
-        const bool inverse = k == 0 && m.channels > 1;
+        const bool inverse = this->inverse(k);
         for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+        repeat_ends(to);
+    }
+
+    void repeat_ends(F* row) const {
+        row[-1] = row[0];
+        for (int64_t i = m.c; i < pitch - L::N; ++i) row[i] = row[m.c - 1];
     }
 
     // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
     void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
                   F square_a, F square_b, int64_t k) {
-        const bool inverse = in_place && k == 0 && m.channels > 1;
+        const bool inverse = in_place && this->inverse(k);
         V volume = {}, surface = {};
         auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
             const V da = part(down + c) - part(up + c), db = part(right + c) - part(left + c), value = part(own + c);
@@ -1993,8 +2257,8 @@ struct Slab {
                 for (int64_t i = 0; i < m.c - c; ++i) y[i] = p[i];
                 return y;
             });
-        lanes[k] += volume;
-        lanes[m.channels + k] += surface;
+        volumes[k] += volume;
+        surfaces[k] += surface;
         waiting += m.c / L::N + 1;
         if (waiting >= MOST_WAITING) flush();
     }
@@ -2002,62 +2266,8 @@ struct Slab {
     F* padded(const F* from) {  // a row with its ends repeated once beyond them
         F* to = mask + L::N;
         std::memcpy(to, from, m.c * sizeof(F));
-        to[-1] = to[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) to[i] = to[m.c - 1];
+        repeat_ends(to);
         return to;
-    }
-
-    // Is every voxel of a row, and each pair of neighbours around one, of the row's first class?
-    bool is_inside(const Int* here, const Int* up, const Int* down, const Int* left, const Int* right) const {
-        const I first = all_int<F>(here[0]);
-        auto codes = [](const Int* p) { return (I)load((const F*)p); };
-        I differs = {};
-        for (int64_t c = 0; c < m.c; c += L::N) {
-            differs |= (codes(here + c) ^ first) | (codes(up + c) ^ codes(down + c));
-            differs |= codes(left + c) ^ codes(right + c);
-        }
-        return !any(differs != 0);
-    }
-
-    // All channels at once: where all neighbours are of one class, no mask has a surface.
-    void hard_row(const F* w, const Int* here, const Int* up, const Int* down, const Int* left, const Int* right,
-                  F square_a, F square_b, double* sums) {
-        const int64_t K = m.channels;
-        const bool inverse = K > 1;
-        auto codes = [](const Int* p) { return (I)load((const F*)p); };
-        if (alike && is_inside(here, up, down, left, right)) {
-            const Int k = here[0];
-            if (k >= inverse) sums[k] += m.c;
-            if (inverse && k != 0) sums[0] += m.c;
-            return;
-        }
-        for (int64_t c = 0; c < m.c; c += L::N) {
-            const V weight = load(w + c), square_c = load(squared + c);
-            const I own = codes(here + c);
-            if (!any(own != own[0])) {
-                const Int k = own[0];
-                if (k >= inverse) lanes[k] += weight;
-                if (inverse && k != 0) lanes[0] += weight;
-            } else
-                for (Int k = 0; k < K; ++k) {
-                    const I inside = inverse && k == 0 ? own != 0 : own == k;
-                    lanes[k] += inside ? weight : (V){};
-                }
-            if (++waiting == MOST_WAITING) flush();
-            I a0 = codes(up + c), a1 = codes(down + c), b0 = codes(left + c), b1 = codes(right + c);
-            I c0 = codes(here + c - 1), c1 = codes(here + c + 1);
-            if (!any((a0 != a1) | (b0 != b1) | (c0 != c1))) continue;
-            for (Int k = (Int)K - 1; k >= 0; --k) {
-                if (inverse && k == 0) {  // what weighs nothing is no foreground
-                    a0 = a0 == -2 ? I{} : a0, a1 = a1 == -2 ? I{} : a1, b0 = b0 == -2 ? I{} : b0;
-                    b1 = b1 == -2 ? I{} : b1, c0 = c0 == -2 ? I{} : c0, c1 = c1 == -2 ? I{} : c1;
-                }
-                const I da = (a0 == k) ^ (a1 == k), db = (b0 == k) ^ (b1 == k), dc = (c0 == k) ^ (c1 == k);
-                if (!any(da | db | dc)) continue;
-                const V square = (da ? all(square_a) : (V){}) + (db ? all(square_b) : (V){}) + (dc ? square_c : (V){});
-                lanes[K + k] += weight * root(square);
-            }
-        }
     }
 
     double total(const F* row) const {
@@ -2067,9 +2277,9 @@ struct Slab {
     }
 
     void flush() {
-        const F* from = (const F*)lanes;
+        const F* from = (const F*)volumes;
         for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] += from[i];
-        for (int64_t k = 0; k < 2 * m.channels; ++k) lanes[k] = (V){};
+        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
         waiting = 0;
     }
 
@@ -2078,58 +2288,49 @@ struct Slab {
         for (int64_t k = 0; k < 2 * m.channels; ++k)
             for (int i = 0; i < L::N; ++i) sums[k] += totals[k * L::N + i];
     }
+
+    void run(double* sums) {
+        LANES;
+        const int64_t K = m.channels;
+        sums[2 * K] = alike ? (double)((end - begin) * m.b * m.c) : 0;
+        for (int64_t a = from; !alike && a < to; ++a)
+            for (int64_t b = 0; b < m.b; ++b) {
+                this->read_weights(a, b, pitch, weights(a, b));
+                if (a >= begin && a < end) sums[2 * K] += total(weights(a, b));
+            }
+        for (int64_t k = 0; k < K; ++k) {
+            for (int64_t a = from; !in_place && a < to; ++a)
+                for (int64_t b = 0; b < m.b; ++b) read_mask(k, a, b, weights(a, b), place(mask, a, b));
+            const F* origin = in_place ? (const F*)this->row(m.labels, k, 0, 0) : place(mask, 0, 0);
+            const int64_t along_a = in_place ? m.labels.a : plane, along_b = in_place ? m.labels.b : pitch;
+            for (int64_t a = begin; a < end; ++a)
+                for (int64_t b = 0; b < m.b; ++b) {
+                    const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
+                    const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
+                    const F* here = origin + a * along_a + b * along_b;
+                    soft_row(weights(a, b), here, in_place ? padded(here) : here, here + up * along_a, here + down * along_a,
+                             here + left * along_b, here + right * along_b, square_a[down - up < 2],
+                             square_b[right - left < 2], k);
+                }
+        }
+        add_up(sums);
+    }
 };
 
 int64_t slab_bytes(const Masks& m) {
-    const int64_t pitch = m.twice ? Slab<double>::pitch_of(m) : Slab<float>::pitch_of(m);
-    return (3 * (PLANES + 2) * pitch * m.b + pitch) * (m.twice ? 8 : 4) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+    if (m.twice) return m.dense ? SoftSlab<double>::bytes(m) : HardSlab<double>::bytes(m);
+    return m.dense ? SoftSlab<float>::bytes(m) : HardSlab<float>::bytes(m);
 }
 
 template <class F>
 void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
-    LANES;
-    Slab<F> s(m, image, scratch);
-    const int64_t begin = index * PLANES, end = begin + PLANES < m.a ? begin + PLANES : m.a;
-    const int64_t from = begin > 0 ? begin - 1 : 0, to = end < m.a ? end + 1 : m.a, K = m.channels;
-    auto place = [&](auto* planes, int64_t a, int64_t b) { return planes + (a - from) * s.plane + b * s.pitch + L::N; };
-    auto weights = [&](int64_t a, int64_t b) { return s.alike ? s.weight : place(s.weight, a, b) - L::N; };
-    double* sums = m.partial + (image * slabs_of(m) + index) * (2 * K + 1);
-    for (int64_t i = 0; i < 2 * K; ++i) sums[i] = 0;
-    sums[2 * K] = s.alike ? (double)((end - begin) * m.b * m.c) : 0;
-    for (int64_t a = from; a < to; ++a)
-        for (int64_t b = 0; b < m.b; ++b) {
-            F* w = weights(a, b);
-            if (!s.alike) s.read_weights(a, b, w);
-            if (!s.alike && a >= begin && a < end) sums[2 * K] += s.total(w);
-            if (m.dense) continue;
-            const char* row = s.row(m.labels, 0, a, b);
-#define CODES(T) s.read_codes((const T*)row, w, place(s.code, a, b));
-            FOR_INTEGER(m.labels.dtype, CODES)
-#undef CODES
-        }
-    for (int64_t k = 0; k < (m.dense ? K : 1); ++k) {
-        const bool soft = m.dense && !s.in_place;
-        for (int64_t a = from; soft && a < to; ++a)
-            for (int64_t b = 0; b < m.b; ++b) s.read_mask(k, a, b, weights(a, b), place(s.mask, a, b));
-        const F* origin = soft ? place(s.mask, 0, 0) : (const F*)s.row(m.labels, k, 0, 0);
-        const int64_t along_a = soft ? s.plane : m.labels.a, along_b = soft ? s.pitch : m.labels.b;
-        for (int64_t a = begin; a < end; ++a)
-            for (int64_t b = 0; b < m.b; ++b) {
-                const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
-                const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
-                const F square_a = s.square_a[down - up < 2], square_b = s.square_b[right - left < 2];
-                if (!m.dense) {
-                    const Int* here = place(s.code, a, b);
-                    s.hard_row(weights(a, b), here, here + up * s.plane, here + down * s.plane, here + left * s.pitch,
-                               here + right * s.pitch, square_a, square_b, sums);
-                    continue;
-                }
-                const F* here = origin + a * along_a + b * along_b;
-                s.soft_row(weights(a, b), here, s.in_place ? s.padded(here) : here, here + up * along_a,
-                           here + down * along_a, here + left * along_b, here + right * along_b, square_a, square_b, k);
-            }
-    }
-    s.add_up(sums);
+    const int64_t width = 2 * m.channels + 1;
+    double* sums = m.partial + (image * slabs_of(m) + index) * width;
+    for (int64_t i = 0; i < width; ++i) sums[i] = 0;
+    if (m.dense)
+        SoftSlab<F>(m, image, index, scratch).run(sums);
+    else
+        HardSlab<F>(m, image, index, scratch).run(sums);
 }
 
 #undef LANES
