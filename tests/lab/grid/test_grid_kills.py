@@ -127,7 +127,7 @@ def test_a_grid_waits_for_the_other_says_so_and_takes_over_when_that_is_killed(o
     first = start(out)
     wait_until(lambda: read_history(cells[0].folder))
     second = start(out)
-    assert second.stderr.readline().startswith(f"waiting for what others work on (process {first.pid} on ")
+    assert second.stderr.readline().startswith(f"waiting for what others work on: process {first.pid} on ")
     first.kill()
     fake_grid.records_of(first)
     code, records, errors = fake_grid.records_of(second)

@@ -70,7 +70,8 @@ def render(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
             *([escape(who)] if is_wide else []),
         ]
         table.add_row(*cells)
-    return Group(table, summary(runs))
+    reasons = [] if is_wide else [f"{run.title}: {run.reason}" for run in runs if run.state == "failed"]
+    return Group(table, *map(escape, reasons), escape(summary(runs)))
 
 
 def summary(runs: Sequence["RunStatus"]) -> str:

@@ -5,7 +5,6 @@ works on it (`claims`), so a grid may be started twice, anywhere, by mistake or 
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
@@ -81,8 +80,8 @@ def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:
         owners = [owner_of(cell.folder) for cell in cells]
         if not all(owners):
             return
-        who = ", ".join(f"{owner}: runs {runs}" for owner, runs in Counter(map(str, owners)).items())
+        who = ", ".join(sorted({str(owner) for owner in owners}))
         if who != told:
-            watcher.stage(f"waiting for what others work on ({who})")
+            watcher.stage(f"waiting for what others work on: {who}")
             told = who
         time.sleep(WAIT)
