@@ -1,4 +1,5 @@
-"""What happens to machines happens to real comparisons: kills, Ctrl-C, a full disk, the same command started twice.
+"""What happens to machines happens to real comparisons: kills, Ctrl-C, a full disk, the same command started twice;
+and whatever executes the runs.
 
 Whatever it is, the same command brings the comparison to the very table that nothing disturbed.
 """
@@ -139,3 +140,19 @@ def test_two_workers_one_of_them_killed(straight, tmp_path):
     text = said(process)
     assert process.returncode == 0, text
     assert (out / "results.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [
+        ("ray", ["--engine", "ray", "--workers", "2"]),
+        ("submitit", ["--engine", "slurm", "--slurm", "cluster=local"]),
+    ],
+)
+def test_every_engine_gives_the_same_table_to_the_bit(straight, tmp_path, package, options):
+    pytest.importorskip(package)
+    data, expected = straight
+    process = start(data, tmp_path / "out", *options)
+    text = said(process)
+    assert process.returncode == 0, text
+    assert (tmp_path / "out/results.csv").read_bytes() == expected
