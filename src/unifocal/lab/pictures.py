@@ -6,6 +6,7 @@ is the slice with most foreground, across the axis along which its voxels are lo
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from unifocal.lab.preparation import read_prediction
 from unifocal.lab.report import PICTURE
 from unifocal.lab.storage import write_with
 
+WIDTH = 34  # letters of a title
 TRUTH = "#35c9ff"
 PREDICTION = "#ffb000"
 Mask = NDArray[np.uint8]
@@ -191,6 +193,6 @@ def _contours(ax: Any, mask: Mask, colour: str, width: float = 1.3) -> None:
 
 
 def _wrapped(label: str) -> str:
-    """A loss with arguments takes a line for its name and one for them."""
+    """A loss with arguments takes a line for its name, and as many for them as fit over its picture."""
     name, _, arguments = label.partition(":")
-    return f"{name}\n{arguments.replace(':', ', ')}" if arguments else name
+    return f"{name}\n{fill(arguments.replace(':', ', '), WIDTH)}" if arguments else name
