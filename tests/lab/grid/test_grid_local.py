@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from contextlib import closing
 from dataclasses import asdict
 
@@ -213,6 +214,13 @@ def test_threads_and_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,3,1")
     assert given(1, 2)[1] == "5"
     assert given(0, 2, device="cpu")[1] == "7,5,3,1"
+
+
+@pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_engine_that_is_not_installed_says_what_to_install(out, monkeypatch, engine, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(LabError, match=rf"pip install 'unifocal\[lab,{engine}\]'"):
+        run(make_grid(out), engine=engine)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 20])

@@ -12,7 +12,7 @@ from unifocal.lab.grid.ray import on_node, resources
 from unifocal.lab.progress import Watcher
 from unifocal.lab.settings import make_settings
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install 'unifocal[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'unifocal[lab,ray]'")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own: unclosed files, forks, what is to change some day
 

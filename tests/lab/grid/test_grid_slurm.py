@@ -19,7 +19,7 @@ from unifocal.lab.grid.sbatch import make_executor
 from unifocal.lab.progress import Watcher
 from unifocal.lab.settings import make_settings
 
-submitit = pytest.importorskip("submitit", reason="needs submitit: pip install 'unifocal[slurm]'")
+submitit = pytest.importorskip("submitit", reason="needs submitit: pip install 'unifocal[lab,slurm]'")
 
 
 class Said(Watcher):

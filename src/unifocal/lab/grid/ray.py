@@ -32,7 +32,7 @@ def in_ray(
     try:
         import ray
     except ModuleNotFoundError:
-        raise LabError("--engine ray needs Ray: pip install 'unifocal[ray]'") from None
+        raise LabError("--engine ray needs Ray: pip install 'unifocal[lab,ray]'") from None
     following = Following(watcher)
     with cluster(ray, settings.address):
         cpus, gpus = resources(ray.nodes(), settings)
@@ -75,7 +75,7 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
     except Exception as error:  # Ray raises a dozen kinds
         where = "a Ray cluster here" if address is None else f"the Ray cluster at {address}"
         raise LabError(
-            f"expected {where}; {str(error).strip().splitlines()[0]} "
+            f"expected {where}; {_line(error)} "
             "Is it up (`ray status`), of the same Ray version, and RAY_AUTH_MODE the same on all nodes?"
         ) from error
     try:

@@ -30,7 +30,7 @@ def in_slurm(
     try:
         import submitit
     except ModuleNotFoundError:
-        raise LabError("--engine slurm needs submitit: pip install 'unifocal[slurm]'") from None
+        raise LabError("--engine slurm needs submitit: pip install 'unifocal[lab,slurm]'") from None
     home = cells[0].home
     folder = home / "slurm"
     executor = make_executor(submitit, folder, settings)
