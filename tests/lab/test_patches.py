@@ -17,7 +17,7 @@ def generators(n):
 def test_one_number_stands_for_every_axis():
     assert each_axis("patch", (8,), 3) == (8, 8, 8)
     assert each_axis("spacing", (3.0, 0.5, 0.5), 3) == (3.0, 0.5, 0.5)
-    with pytest.raises(LabError, match=r"patch: expected one number, or 3, .* got 2"):
+    with pytest.raises(LabError, match=r"patch: expected one number, or 3, .* got 8,8"):
         each_axis("patch", (8, 8), 3)
 
 

@@ -39,7 +39,7 @@ def stand_in(monkeypatch):
             raise asked.end
         Path(out).mkdir()
         (out / "results.csv").touch()
-        experiments = [SimpleNamespace(folder=out)]
+        experiments = [SimpleNamespace(folder=out, splits=[SimpleNamespace(test=(0,))])]
         return SimpleNamespace(out=out, experiments=experiments, failures=asked.failures)
 
     comparison, report = ModuleType("unifocal.lab.comparison"), ModuleType("unifocal.lab.report")

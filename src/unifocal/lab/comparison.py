@@ -25,7 +25,7 @@ from unifocal.lab.division import is_divided
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, plan, write_run
 from unifocal.lab.grid import Cell, run_grid
-from unifocal.lab.networks import Chosen
+from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table

@@ -13,6 +13,5 @@ from_monai    the networks that MONAI has; `r2unet` and `mrrn` are ours
 
 from unifocal.lab.networks.building import build
 from unifocal.lab.networks.catalogue import NETWORKS, check_network, divisor, smallest
-from unifocal.lab.networks.chosen import Chosen
 
-__all__ = ["NETWORKS", "Chosen", "build", "check_network", "divisor", "smallest"]
+__all__ = ["NETWORKS", "build", "check_network", "divisor", "smallest"]

@@ -24,7 +24,7 @@ from unifocal.lab.batches import Batches
 from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
-from unifocal.lab.networks import Chosen
+from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
