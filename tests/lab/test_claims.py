@@ -58,6 +58,20 @@ def test_the_claim_is_free_after_an_error(tmp_path):
     assert is_free(tmp_path)
 
 
+def test_a_signal_that_comes_with_the_claim_leaves_it_free(tmp_path, monkeypatch):
+    """As soon as it is taken, the process may be told to end."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for moment in ("threading.Thread", "unifocal.lab.claims._remove_leftovers", "shutil.rmtree"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(moment, interrupt)
+            with hold(tmp_path):
+                pass
+        assert not (tmp_path / "claim").exists() and claims._held == []
+
+
 def test_a_dead_process_holds_nothing(tmp_path):
     plant(tmp_path, pid=dead_pid())
     assert owner_of(tmp_path) is None and is_free(tmp_path)

@@ -74,15 +74,32 @@ class Owner:
 
 
 class Claim:
-    """A claim that this process holds, and the thread that keeps it."""
+    """A claim of this process on the folder of `place`, and the thread that keeps it."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.folder = file.parent.parent.resolve()
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.folder = place.parent.resolve()
+        self.word = secrets.token_hex(4)
+        host = re.sub("[^A-Za-z0-9.-]", "_", socket.gethostname())
+        self.file = place / f"{host}-{os.getpid()}-{self.word}.json"
         self.is_lost = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"claim on {self.folder.name}", daemon=True)
-        self._thread.start()
+
+    def take(self) -> None:
+        """Raises Busy while another process holds it."""
+        aside = self.place.with_name(f"{self.place.name}.{self.word}{ASIDE}")
+        aside.mkdir(parents=True)
+        try:
+            file = aside / self.file.name
+            file.write_text(json.dumps(asdict(this_process()), indent=2) + "\n", encoding="utf-8")
+            os.utime(file)  # by the server's clock, where there is a server
+            now = file.stat().st_mtime
+            _rename(aside, self.place, now)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        _held.append(self)
+        threading.Thread(target=self._keep, name=f"claim on {self.folder.name}", daemon=True).start()
+        _remove_leftovers(self.place, now)
 
     def touch(self) -> bool:
         """Give a sign of life; False if the claim is lost."""
@@ -95,10 +112,13 @@ class Claim:
         return not self.is_lost
 
     def end(self) -> None:
+        """Leave the claim, whether it was taken or not: no other has a file of this name."""
         self._ended.set()
+        if self in _held:
+            _held.remove(self)
         with suppress(OSError):
             self.file.unlink(missing_ok=True)
-            self.file.parent.rmdir()  # unless the next holder is already in
+            self.place.rmdir()  # unless the next holder is already in
 
     def _keep(self) -> None:
         while not self._ended.wait(BEAT) and self.touch():
@@ -111,12 +131,11 @@ _held: list[Claim] = []
 @contextmanager
 def hold(folder: Path, name: str = "claim") -> Iterator[None]:
     """Hold `folder` for this process; raises Busy while another one does."""
-    claim = Claim(_take(folder / name))
-    _held.append(claim)
-    try:
+    claim = Claim(folder / name)
+    try:  # from here on, for a signal may come as soon as the claim is taken
+        claim.take()
         yield
     finally:
-        _held.remove(claim)
         claim.end()
 
 
@@ -165,30 +184,16 @@ def this_process() -> Owner:
     )
 
 
-def _take(place: Path) -> Path:
-    """Make `place` the claim of this process; returns the file in it."""
-    owner = this_process()
-    word = secrets.token_hex(4)
-    name = f"{re.sub('[^A-Za-z0-9.-]', '_', owner.host)}-{owner.pid}-{word}.json"
-    aside = place.with_name(f"{place.name}.{word}{ASIDE}")
-    aside.mkdir(parents=True)
-    try:
-        (aside / name).write_text(json.dumps(asdict(owner), indent=2) + "\n", encoding="utf-8")
-        os.utime(aside / name)  # by the server's clock, where there is a server
-        now = (aside / name).stat().st_mtime
-        for attempt in range(ATTEMPTS):
-            try:
-                aside.rename(place)
-            except OSError as error:
-                _clear(place, now)
-                if attempt == ATTEMPTS - 1:
-                    raise OSError(error.errno, error.strerror, str(place)) from None
-            else:
-                _remove_leftovers(place, now)
-                return place / name
-        raise AssertionError
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _rename(aside: Path, place: Path, now: float) -> None:
+    """Make `aside` the claim; raises Busy before a living one."""
+    for attempt in range(ATTEMPTS):
+        try:
+            aside.rename(place)
+            return
+        except OSError as error:
+            _clear(place, now)
+            if attempt == ATTEMPTS - 1:
+                raise OSError(error.errno, error.strerror, str(place)) from None
 
 
 def _clear(place: Path, now: float) -> None:
