@@ -1,6 +1,7 @@
 """The grid on Ray: a cluster of two nodes on this machine, one of which is killed."""
 
 import os
+import signal
 
 import fake_grid
 import pytest
@@ -26,6 +27,14 @@ class Said(Watcher):
 
     def epoch_ended(self, name, epoch, validation_loss):
         self.epochs.append((name, epoch))
+
+
+@pytest.fixture(autouse=True)
+def handler():
+    """Of SIGTERM: Ray leaves its own where it starts a head."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -73,7 +82,7 @@ def test_the_runs_of_a_node_that_is_killed_are_finished_on_the_other(out, nodes)
 def test_a_local_start_gives_the_same_files_and_failures_are_records(out, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fake_grid.HERE), os.environ.get("PYTHONPATH", "")]))
-    cells, watcher = make_grid(out, runs=4, epochs=10, fails=["run1"]), Said()
+    cells, watcher, before = make_grid(out, runs=4, epochs=10, fails=["run1"]), Said(), signal.getsignal(signal.SIGTERM)
     records = {
         r["name"]: r for r in run_grid(cells, make_settings(engine="ray", device="cpu", threads=1), watcher, run_cell)
     }
@@ -83,6 +92,7 @@ def test_a_local_start_gives_the_same_files_and_failures_are_records(out, monkey
         told = [epoch for name, epoch in watcher.epochs if name == cell.title]
         assert told == ([] if cell.name == "run1" else list(range(10)))
     assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(out):

@@ -69,22 +69,23 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
     start: dict[str, Any] = (
         {"include_dashboard": False, "object_store_memory": STORE} if address is None else {"address": address}
     )
-    try:
-        _knock(address)
-        ray.init(log_to_driver=False, logging_level="ERROR", **start)
-    except Exception as error:  # Ray raises a dozen kinds
-        where = "a Ray cluster here" if address is None else f"the Ray cluster at {address}"
-        raise LabError(
-            f"expected {where}; {_line(error)} "
-            "Is it up (`ray status`), of the same Ray version, and RAY_AUTH_MODE the same on all nodes?"
-        ) from error
-    try:
-        with terminable():  # Ray has put a handler of its own in the place of the grid's
-            yield
-    except SystemError as error:  # what becomes of an exception that a signal raises within Ray's own code
-        raise (error.__cause__ if isinstance(error.__cause__, Terminated) else error) from None
-    finally:
-        ray.shutdown()
+    with terminable():  # Ray puts a handler of its own in its place and leaves it there; this takes it away again
+        try:
+            _knock(address)
+            ray.init(log_to_driver=False, logging_level="ERROR", **start)
+        except Exception as error:  # Ray raises a dozen kinds
+            where = "a Ray cluster here" if address is None else f"the Ray cluster at {address}"
+            raise LabError(
+                f"expected {where}; {_line(error)} "
+                "Is it up (`ray status`), of the same Ray version, and RAY_AUTH_MODE the same on all nodes?"
+            ) from error
+        try:
+            with terminable():  # and this makes it ours in between
+                yield
+        except SystemError as error:  # what becomes of an exception that a signal raises within Ray's own code
+            raise (error.__cause__ if isinstance(error.__cause__, Terminated) else error) from None
+        finally:
+            ray.shutdown()
 
 
 def _knock(address: str | None) -> None:
