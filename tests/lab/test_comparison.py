@@ -1,6 +1,7 @@
 """The grid: nothing is done twice, nothing stops the rest, and the picture is upright."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from unifocal.lab import pictures
 from unifocal.lab.cells import explain
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.comparison import check_losses, compare
+from unifocal.lab.configuration import settings_from
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import METRICS
@@ -298,6 +300,14 @@ def test_a_data_set_without_any_lesion_is_refused(tmp_path):
     with pytest.raises(LabError, match="all 12 masks"):
         compare([read_dataset(folder)], make_tiny(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_of_a_protocol_keeps_what_was_changed_back_to_a_default(done):
+    """The protocol has 100 epochs, `Settings` 20."""
+    result, _ = done
+    settings = settings_from({"protocol": "generalised-focal/bus2017", "epochs": "20", "losses": "dice"})
+    text = command(replace(result, settings=settings))
+    assert "--protocol generalised-focal/bus2017" in text and "--epochs 20" in text and "--size" not in text
 
 
 def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path):

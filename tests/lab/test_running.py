@@ -39,8 +39,8 @@ def stand_in(monkeypatch):
             raise asked.end
         Path(out).mkdir()
         (out / "results.csv").touch()
-        experiments = [SimpleNamespace(folder=out, splits=[SimpleNamespace(test=(0,))])]
-        return SimpleNamespace(out=out, experiments=experiments, failures=asked.failures)
+        experiments = [SimpleNamespace(folder=out)]
+        return SimpleNamespace(out=out, experiments=experiments, failures=asked.failures, is_tested=True)
 
     comparison, report = ModuleType("unifocal.lab.comparison"), ModuleType("unifocal.lab.report")
     vars(comparison).update(compare=compare)

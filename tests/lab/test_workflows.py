@@ -100,6 +100,33 @@ def test_the_command_of_the_a_fl_authors_works_as_they_wrote_it(tmp_path, capsys
     assert len(fold["train"]) + len(fold["validation"]) == 6 and fold["validation"]
 
 
+def test_predict_takes_the_last_training_alone_and_never_masks_of_other_images(tmp_path, capsys):
+    data, model, masks = write_data(tmp_path / "data"), tmp_path / "model", tmp_path / "masks"
+    for epochs in (1, 2):
+        assert run("train", data, *PICTURES, "--epochs", epochs, "--losses", "dice", "--out", model) == 0
+    capsys.readouterr()
+    assert run("predict", model, data / "images", "--out", masks) == 0
+    assert "unet, dice, 1 run\n" in capsys.readouterr().err
+    assert json.loads((masks / "prediction.json").read_text())["runs"] == [
+        entry["name"] for entry in json.loads((model / "experiment.json").read_text())["runs"]
+    ]
+    others = write_data(tmp_path / "others")
+    assert run("predict", model, others / "images", "--out", masks) == 2
+    assert "the same images" in capsys.readouterr().err
+
+
+def test_volumes_that_lie_otherwise_than_those_trained_on_are_refused(tmp_path, capsys):
+    data, model = write_volumes(tmp_path / "data", 4), tmp_path / "model"
+    assert run("train", data, *TINY, "--patch", "12,16,24", "--losses", "dice", "--out", model) == 0
+    turned = nib.nifti1.load(data / "images/case0.nii.gz")
+    (tmp_path / "new").mkdir()
+    flip = np.array([[0, -1], [1, 1], [2, 1]])
+    nib.loadsave.save(turned.as_reoriented(flip), tmp_path / "new/a.nii.gz")
+    capsys.readouterr()
+    assert run("predict", model, tmp_path / "new", "--out", tmp_path / "masks") == 2
+    assert "a: LAS" in capsys.readouterr().err
+
+
 def test_predict_says_what_there_is_to_choose_from(tmp_path, capsys):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     assert run("compare", data, *PICTURES, "--folds", 2, "--losses", "dice,focal", "--out", out) == 0

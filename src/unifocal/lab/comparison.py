@@ -47,7 +47,7 @@ def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher:
         experiments = plan_all(datasets, settings, out, watcher)
         comparison = carry_out(experiments, settings, out, watcher)
         if settings.shard is None:
-            with lock(out):
+            with lock(out, watcher.stage):
                 watcher.stage("drawing and writing")
                 write(comparison)
     return comparison
@@ -57,14 +57,14 @@ def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher
     """Check everything, then plan each data set in its folder."""
     datasets = [select(dataset, settings) for dataset in datasets]
     check(datasets, settings)
-    with lock(out):
+    with lock(out, watcher.stage):
         several = len(datasets) > 1
         return [plan_aloud(dataset, settings, out / dataset.name if several else out, watcher) for dataset in datasets]
 
 
 def carry_out(experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher) -> Comparison:
     """Do every run of `settings` on planned data, and collect the tables."""
-    with lock(out):
+    with lock(out, watcher.stage):
         planned = plan_runs(experiments, settings, out)
     outcomes = run(planned, experiments, settings, watcher)
     return collect(experiments, settings, out, outcomes)
@@ -183,7 +183,9 @@ TABLES = ("cases", "lesions", "validation")
 
 
 def write(comparison: Comparison) -> None:
-    """Tables, pictures and summary, in `comparison.out`."""
+    """Tables, pictures and summary, in `comparison.out`; none where nothing was tested."""
+    if not comparison.is_tested:
+        return
     write_table(comparison.out / "results.csv", comparison.cases)
     write_table(comparison.out / "lesions.csv", comparison.lesions)
     for experiment in comparison.experiments:

@@ -42,5 +42,10 @@ class Comparison:
     validation: pd.DataFrame
 
     @property
+    def is_tested(self) -> bool:
+        """Is there a test in any split?"""
+        return any(split.test for experiment in self.experiments for split in experiment.splits)
+
+    @property
     def failures(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.failure is not None]

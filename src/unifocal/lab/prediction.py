@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unifocal.lab.data.problems import suggest
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.problems import listed, suggest
 from unifocal.lab.data.unlabelled import list_images
+from unifocal.lab.data.volumes import read_header
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, read_run
 from unifocal.lab.inference import predict as probabilities_of
@@ -18,6 +20,7 @@ from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.storage import lock, read_json, write_json
 from unifocal.lab.training.execute import choose_device, chosen, is_trained, load_network
 
+VARIES = ("fold", "seed", "split")  # between the runs of a model
 RECORD = "prediction.json"  # what the masks in a folder were made by
 
 
@@ -35,7 +38,7 @@ class Model:
 
 
 def find_model(folder: Path, loss: str | None = None, network: str | None = None) -> Model:
-    """The trained runs below `folder`: a run's own folder, that of a training, or that of a comparison.
+    """The trained runs of `folder`: of a run's own, or those that the last training or comparison there asked for.
 
     Folds and seeds of one network and loss make up one model. Where there are several models, `loss` or `network`
     choose; what there is to choose from is told.
@@ -44,7 +47,7 @@ def find_model(folder: Path, loss: str | None = None, network: str | None = None
     if (folder / "run.json").is_file():
         experiment, run = read_run(folder.parent.parent, folder.name)
         return Model(experiment, (_trained(experiment, [run])))
-    names = sorted(path.parent.name for path in folder.glob("runs/*/run.json"))
+    names = _planned(folder)
     if not names:
         raise LabError(
             "expected the output folder of `unifocal train` or `unifocal compare`, or one of its runs; "
@@ -77,14 +80,15 @@ def predict(
     Raises LabError for images that do not fit the model, and where `out` holds the masks of another model.
     """
     dataset = list_images(images, model.experiment.dataset, layout)
+    check_axes(dataset, model.experiment.dataset)
     out = out.expanduser().resolve()
     with lock(out):
-        _record(model, out)
+        _record(model, dataset, out)
         members = _Members(model, torch.device(choose_device(device)))
         paths = []
         for case in track(dataset.cases, "predicting"):
             path = find_prediction(out, case.id)
-            if path is None:
+            if path is None or path.stat().st_mtime < max(image.stat().st_mtime for image in case.images):
                 image, placement = prepare_image(case, dataset, model.runs[0].settings)
                 path = write_prediction(out, case.id, to_original(members(image), placement), like=case.image)
             paths.append(path)
@@ -111,21 +115,47 @@ def _trained(experiment: Experiment, runs: Sequence[Run]) -> tuple[Run, ...]:
     for run in runs:
         if not is_trained(experiment.run_folder(run.name)):
             raise LabError(f"expected a trained run; {experiment.run_folder(run.name)} has not finished its training.")
-    preparations = {fingerprint(run.settings.section("Preparation")) for run in runs}
-    if len(preparations) > 1:
+    ways = {fingerprint({k: v for k, v in run.identity().items() if k not in VARIES}) for run in runs}
+    if len(ways) > 1:
         raise LabError(
-            f"expected runs that see images alike; the {len(runs)} of {runs[0].loss.label} were trained with different "
-            "settings of the section Preparation. Name the folder of one run."
+            f"expected runs that were trained alike; the {len(runs)} of {runs[0].loss.label} have different settings. "
+            "Name the folder of one run."
         )
     return tuple(runs)
 
 
-def _record(model: Model, out: Path) -> None:
-    """Masks of different models never stand in one folder as if they were of one."""
-    record = {"model": model.title, "runs": sorted(run.name for run in model.runs)}
+def _planned(folder: Path) -> list[str]:
+    """The runs that the last command asked for in `folder`, or in the one above if that held several data sets."""
+    for home in (folder, folder.parent):
+        if (home / "experiment.json").is_file():
+            runs = read_json(home / "experiment.json")["runs"]
+            return [run["name"] for run in runs if (home / run["folder"]).resolve() == folder]
+    return []
+
+
+def check_axes(dataset: Dataset, trained: Dataset) -> None:
+    """Volumes whose axes point elsewhere than those trained on would be seen turned: say so, of all of them."""
+    known = {facts.axes for facts in trained.facts if facts.axes is not None}
+    if len(known) != 1:
+        return
+    (axes,) = known
+    found = {case.id: read_header(case.image).grid.axes for case in dataset.cases}
+    turned = [f"{case}: {there}" for case, there in found.items() if there != axes]
+    if turned:
+        raise LabError(
+            f"{listed(f'expected volumes with axes {axes}, as those trained on', turned)}\n"
+            "Turn them first, as with nibabel.as_closest_canonical or SimpleITK.DICOMOrient."
+        )
+
+
+def _record(model: Model, dataset: Dataset, out: Path) -> None:
+    """Masks of different models, or of different images, never stand in one folder as if they were of one."""
+    runs = sorted(run.name for run in model.runs)
+    record = {"model": model.title, "runs": runs, "images": str(dataset.root)}
     path = out / RECORD
     if path.exists() and read_json(path) != record:
         raise LabError(
-            f"expected an empty folder, or masks by the same model; {out} holds those of another. Use another --out."
+            f"expected an empty folder, or masks of the same images by the same model; {out} holds those of another. "
+            "Use another --out."
         )
     write_json(path, record)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from unifocal.lab.configuration import settings_from
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.experiment import Experiment
@@ -106,11 +107,14 @@ def _number(n: int, one: str, several: str = "") -> str:
 
 
 def command(comparison: Comparison) -> str:
-    """The command that gives this comparison: every setting that is not the default, written out."""
+    """The command that gives this comparison: every setting that is not the default, or the protocol's, written out."""
     words = ["unifocal", "compare", *(str(e.dataset.root) for e in comparison.experiments)]
+    if comparison.settings.protocol:
+        words += ["--protocol", comparison.settings.protocol]
     words += ["--losses", ",".join(loss.label for loss in comparison.settings.losses)]
-    for key, value in changed(comparison.settings).items():
-        if key != "losses":
+    base = settings_from({"protocol": comparison.settings.protocol}) if comparison.settings.protocol else Settings()
+    for key, value in changed(comparison.settings, base).items():
+        if key not in ("losses", "protocol"):
             option = key.replace("_", "-")
             words += (
                 [f"--{option}" if value else f"--no-{option}"]
@@ -199,10 +203,9 @@ def _undefined(comparison: Comparison) -> str:
     if rows.empty:
         return "No value was undefined."
     lines = ["| data | network | loss | class | metric | undefined | of |", "|---|---|---|---|---|---:|---:|"]
-    for row in rows.itertuples(index=False):
-        lines.append(
-            f"| {row.dataset} | {row.network} | {row.loss} | {row[3]} | {row.metric} | {row.undefined} | {row.images} |"
-        )
+    for row in rows.to_dict("records"):
+        cells = (row[key] for key in ("dataset", "network", "loss", "class", "metric", "undefined", "images"))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """One training, and its identity: the hash of everything that its numbers depend on.
 
-Device, number of threads and whatever else the section Machine holds are left out: they change rounding and time, not
-the experiment, and a run begun on one machine may be finished on another.
+Number of threads, engine and whatever else the section Machine holds are left out, but several devices to a run: they
+change rounding and time, not the experiment, and a run begun on one machine may be finished on another.
 """
 
 import hashlib
@@ -41,6 +41,8 @@ class Run:
             "colour": self.settings.colour,
             "data": self.data,
             "split": self.split,
+            # Shared by several devices a batch is averaged in parts, of which the last may be uneven.
+            **({"devices": self.settings.devices} if self.settings.devices > 1 else {}),
         }
 
     @property

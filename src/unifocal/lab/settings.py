@@ -211,6 +211,14 @@ class Settings(BaseModel):
             raise ValueError(f"each once, please; {', '.join(twice)} stands twice")
         return values
 
+    @field_validator("shard")
+    @classmethod
+    def _of_many(cls, shard: str | None) -> str | None:
+        part, parts = map(int, shard.split("/")) if shard else (1, 1)
+        if part > parts:
+            raise ValueError(f"part {part} of {parts} is none")
+        return shard
+
     @field_validator("clip", "clip_percentiles")
     @classmethod
     def _rising(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -241,9 +249,9 @@ def section_of(name: str) -> str:
     return str(extra["section"]) if isinstance(extra, dict) else ""
 
 
-def changed(settings: Settings) -> dict[str, Any]:
-    """The settings that differ from the defaults."""
-    default = Settings()
+def changed(settings: Settings, default: Settings | None = None) -> dict[str, Any]:
+    """The settings that differ from `default`, or from those of `Settings` itself."""
+    default = default or Settings()
     return {
         name: getattr(settings, name)
         for name in Settings.model_fields

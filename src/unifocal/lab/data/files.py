@@ -8,6 +8,7 @@ from urllib.parse import quote
 PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
 NIFTI = (".nii", ".nii.gz")
 VOLUMES = (*NIFTI, ".mha", ".mhd", ".nrrd")
+FORBIDDEN = r'[/\\:*?"<>|%\x00-\x1f]'  # in the names of files, somewhere; and the sign that stands for them
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
 
@@ -50,7 +51,8 @@ def stem(path: Path) -> str:
 
 def file_name(case: str) -> str:
     """The start of a file name for the id of a case: no id can leave its folder, and no two share a name."""
-    return quote(case, safe=" ()+,=@")
+    name = re.sub(FORBIDDEN, lambda found: quote(found[0], safe=""), case)
+    return name.replace(".", "%2E", 1) if name.startswith(".") else name
 
 
 def is_volume(path: Path) -> bool:

@@ -79,14 +79,19 @@ def fit(
 
 
 def usable_checkpoint(folder: Path) -> Path | None:
-    """Where to go on from; a checkpoint that cannot be read is removed, and the run starts again."""
+    """Where to go on from; a damaged checkpoint is moved aside, to `damaged.ckpt`, and the run starts again.
+
+    OSError and MemoryError pass: they say nothing of the file, and another time it may be read.
+    """
     path = folder / "last.ckpt"
     if not path.exists():
         return None
     try:
         torch.load(path, map_location="cpu", weights_only=False)
+    except (OSError, MemoryError):
+        raise
     except Exception:  # torch raises whatever its unpickler stumbles over
-        path.unlink()
+        path.replace(path.with_name("damaged.ckpt"))
         return None
     return path
 
