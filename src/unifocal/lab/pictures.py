@@ -20,9 +20,9 @@ from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.experiment import Experiment, shares
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.preparation import read_prediction
-from unifocal.lab.report import PICTURE
 from unifocal.lab.storage import write_with
 
+PICTURE = "contours.png"
 TRUTH = "#35c9ff"
 PREDICTION = "#ffb000"
 Mask = NDArray[np.uint8]

@@ -14,11 +14,11 @@ from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
+from unifocal.lab.pictures import PICTURE
 from unifocal.lab.results import CANDIDATE, summarise
 from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
 from unifocal.lab.storage import read_json, write_text
 
-PICTURE = "contours.png"
 SHOWN = 20  # near-duplicate pairs listed
 
 

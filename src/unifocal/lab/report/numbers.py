@@ -1,0 +1,63 @@
+"""How numbers are written, the same in every table and sentence."""
+
+import math
+from collections.abc import Sequence
+
+from unifocal.lab.metrics import UNITS, unit
+
+NONE = "–"
+STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+
+
+def decimals(metric: str) -> int:
+    return 3 if UNITS.get(metric) == "fraction" else 2
+
+
+def value(number: float, metric: str) -> str:
+    """A value of a metric, `–` where there is none."""
+    return NONE if math.isnan(number) else f"{number:.{decimals(metric)}f}"
+
+
+def interval(mean: float, half: float, metric: str) -> str:
+    """`0.713 ± 0.021`, or the mean alone where there is no interval."""
+    return value(mean, metric) if math.isnan(half) else f"{value(mean, metric)} ± {value(half, metric)}"
+
+
+def span(low: float, high: float, metric: str) -> str:
+    return NONE if math.isnan(low) or math.isnan(high) else f"{value(low, metric)} to {value(high, metric)}"
+
+
+def p_value(p: float) -> str:
+    """`0.034`, `< 0.001`."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """`p = 0.034`, for a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def stars(p: float) -> str:
+    """As in the papers: * p ≤ 0.05, ** p ≤ 0.01, *** p ≤ 0.001."""
+    return next((text for limit, text in STARS if p <= limit), "")
+
+
+def heading(metric: str, spacing: Sequence[float] | None) -> str:
+    """A metric as the heading of a column, with its unit if it has one."""
+    name = unit(metric, spacing) if metric in UNITS else "fraction"
+    return metric if name in ("fraction", "count") else f"{metric} [{name}]"
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """`1 case`, `2 cases`."""
+    return f"{n} {one if n == 1 else several or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
