@@ -1,9 +1,6 @@
 """The grid: nothing is done twice, nothing stops the rest, and the picture is upright."""
 
 import json
-import os
-import socket
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,16 +9,17 @@ import torch
 from PIL import Image
 from tiny import make_tiny, read_data, write_data
 
-from unifocal.lab import pictures, storage
-from unifocal.lab.comparison import check_losses, compare, data_fingerprint, explain
-from unifocal.lab.data.cases import IGNORE
+from unifocal.lab import pictures
+from unifocal.lab.cells import explain
+from unifocal.lab.choices import LossChoice
+from unifocal.lab.comparison import check_losses, compare
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import METRICS
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import command, write_summary
-from unifocal.lab.results import COLUMNS, read_table, summarise
-from unifocal.lab.settings import LossChoice, parse_losses
+from unifocal.lab.results import COLUMNS, read_table
+from unifocal.lab.statistics.intervals import summarise
 
 
 class Log(Watcher):
@@ -31,7 +29,7 @@ class Log(Watcher):
     def run_started(self, name, epochs_done):
         self.started.append((name, epochs_done))
 
-    def epoch_ended(self, epoch, validation_loss):
+    def epoch_ended(self, name, epoch, validation_loss):
         self.epochs += 1
 
     def run_ended(self, name, result):
@@ -43,28 +41,28 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
     dataset = read_data(folder / "data")
     log = Log()
-    return compare(dataset, make_tiny(), folder / "out", log), log
+    return compare([dataset], make_tiny(), folder / "out", log), log
 
 
 def test_the_results_are_tidy_and_complete(done):
     result, _ = done
-    table = pd.read_csv(result.results_file, keep_default_na=False, dtype={"case": str})
+    table = pd.read_csv((result.out / "results.csv"), keep_default_na=False, dtype={"case": str})
     assert tuple(table.columns) == COLUMNS
     assert len(table) == 2 * 12 * len(METRICS)  # losses, cases (each tested once), metrics
-    assert not table.duplicated(["loss", "fold", "seed", "case", "class", "metric"]).any()
+    assert not table.duplicated(["dataset", "network", "loss", "fold", "seed", "case", "class", "metric"]).any()
     for _, part in table[table["metric"] == "DSC"].groupby("loss"):
-        assert sorted(part["case"]) == sorted(case.id for case in result.dataset.cases)
+        assert sorted(part["case"]) == sorted(case.id for case in result.experiments[0].dataset.cases)
     assert set(table["class"]) == {"lesion"} and set(table["fold"]) == {0, 1}
 
 
 def test_the_summary_can_be_computed_again_from_the_results(done):
     result, _ = done
-    again = summarise(read_table(result.results_file))
-    pd.testing.assert_frame_equal(again, summarise(result.table))
-    text = result.summary_file.read_text()
+    again = summarise(read_table(result.out / "results.csv"))
+    pd.testing.assert_frame_equal(again, summarise(result.cases))
+    text = (result.out / "summary.md").read_text()
     row = again[(again["loss"] == "focal") & (again["metric"] == "IoU")].iloc[0]
     assert f"{row['mean']:.3f} ± {row['half_width']:.3f}" in text
-    assert command(result.dataset, result.settings, result.out) in text
+    assert command(result) in text
     for part in ("12 cases", "prediction empty, truth not", "near-duplicates", "torch", "None."):
         assert part in text
 
@@ -73,7 +71,7 @@ def test_the_folds_are_written_and_split_everything(done):
     result, _ = done
     record = json.loads((result.out / "folds.json").read_text())
     tested = [case for fold in record["folds"] for case in fold["test"]]
-    assert sorted(tested) == sorted(case.id for case in result.dataset.cases)
+    assert sorted(tested) == sorted(case.id for case in result.experiments[0].dataset.cases)
     for fold in record["folds"]:
         parts = [set(fold[name]) for name in ("train", "validation", "test")]
         assert sum(map(len, parts)) == len(set.union(*parts)) == 12 and all(parts)
@@ -84,29 +82,29 @@ def test_a_finished_run_is_never_repeated(done):
     assert [epochs for _, epochs in first.started] == [0] * 4 and first.epochs == 8
     before = {path: path.stat().st_mtime_ns for path in (result.out / "runs").rglob("*")}
     log = Log()
-    again = compare(result.dataset, result.settings, result.out, log)
+    again = compare([result.experiments[0].dataset], result.settings, result.out, log)
     assert log.started == [] and before == {path: path.stat().st_mtime_ns for path in before}
-    pd.testing.assert_frame_equal(again.table, result.table)
+    pd.testing.assert_frame_equal(again.cases, result.cases)
 
 
 def test_other_settings_are_other_runs_and_do_not_mix(tmp_path):
     dataset, out = read_data(tmp_path / "data"), tmp_path / "out"
-    compare(dataset, make_tiny("dice", epochs=1), out)
-    result = compare(dataset, make_tiny("dice,tversky", epochs=1, learning_rate=0.02), out)
+    compare([dataset], make_tiny("dice", epochs=1), out)
+    result = compare([dataset], make_tiny("dice,tversky", epochs=1, learning_rate=0.02), out)
     assert len(list((out / "runs").iterdir())) == 6
-    assert len(read_table(result.results_file)) == 2 * 12 * len(METRICS)
+    assert len(read_table(result.out / "results.csv")) == 2 * 12 * len(METRICS)
     # Adding a loss runs that loss alone.
     log = Log()
-    compare(dataset, make_tiny("tversky,focal", epochs=1, learning_rate=0.02), out, log)
+    compare([dataset], make_tiny("tversky,focal", epochs=1, learning_rate=0.02), out, log)
     assert [name for name, _ in log.started] == ["focal, fold 0", "focal, fold 1"]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"folds": 3}, {"validation": 0.4}])
+@pytest.mark.parametrize("change", [{"split_seed": 1}, {"folds": 3}, {"validation": 0.4}])
 def test_other_folds_in_the_same_folder_are_refused(done, change):
     result, _ = done
     before = (result.out / "folds.json").read_bytes()
     with pytest.raises(LabError, match="another --out"):
-        compare(result.dataset, make_tiny(**change), result.out)
+        compare([result.experiments[0].dataset], make_tiny(**change), result.out)
     assert (result.out / "folds.json").read_bytes() == before
     assert not (result.out / "lock.json").exists()
 
@@ -114,13 +112,13 @@ def test_other_folds_in_the_same_folder_are_refused(done, change):
 def test_other_data_in_the_same_folder_are_refused(tmp_path):
     dataset = read_data(tmp_path / "data")
     settings = make_tiny("dice", epochs=1)
-    compare(dataset, settings, tmp_path / "out")
+    compare([dataset], settings, tmp_path / "out")
     path = dataset.cases[3].image
     pixels = np.array(Image.open(path))
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(path)
     with pytest.raises(LabError, match="images, masks or classes"):
-        compare(dataset, settings, tmp_path / "out")
+        compare([dataset], settings, tmp_path / "out")
 
 
 class Interrupt(Log):
@@ -130,8 +128,8 @@ class Interrupt(Log):
         super().__init__()
         self.at = (run, epoch)
 
-    def epoch_ended(self, epoch, validation_loss):
-        super().epoch_ended(epoch, validation_loss)
+    def epoch_ended(self, name, epoch, validation_loss):
+        super().epoch_ended(name, epoch, validation_loss)
         if (len(self.started), epoch) == self.at:
             raise KeyboardInterrupt
 
@@ -139,12 +137,12 @@ class Interrupt(Log):
 def test_an_interrupted_comparison_goes_on_and_gives_the_same_table(done, tmp_path):
     result, _ = done
     with pytest.raises(KeyboardInterrupt):
-        compare(result.dataset, result.settings, tmp_path, Interrupt(3, 1))
+        compare([result.experiments[0].dataset], result.settings, tmp_path, Interrupt(3, 1))
     assert not (tmp_path / "lock.json").exists() and not (tmp_path / "results.csv").exists()
     log = Log()
-    compare(result.dataset, result.settings, tmp_path, log)
+    compare([result.experiments[0].dataset], result.settings, tmp_path, log)
     assert log.started == [("dice, fold 1", 1), ("focal, fold 1", 0)] and log.epochs == 3
-    assert (tmp_path / "results.csv").read_bytes() == result.results_file.read_bytes()
+    assert (tmp_path / "results.csv").read_bytes() == (result.out / "results.csv").read_bytes()
 
 
 def break_losses(monkeypatch, broken):
@@ -157,7 +155,7 @@ def break_losses(monkeypatch, broken):
                 raise ValueError("the gradient went home\nsecond line")
             return logits.mean()
 
-    monkeypatch.setattr(LossChoice, "build", lambda self: Broken() if self.name == broken else build(self))
+    monkeypatch.setattr(LossChoice, "build", lambda self, **a: Broken() if self.name == broken else build(self, **a))
 
 
 def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, monkeypatch):
@@ -165,28 +163,28 @@ def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, mon
     with monkeypatch.context() as patch:
         break_losses(patch, "dice")
         log = Log()
-        result = compare(dataset, settings, out, log)
+        result = compare([dataset], settings, out, log)
     assert [failure.run.loss.name for failure in result.failures] == ["dice", "dice"]
     assert [name for name, _ in log.ended] == ["dice, fold 0", "focal, fold 0", "dice, fold 1", "focal, fold 1"]
     record = json.loads((result.failures[0].folder / "failure.json").read_text())
     assert record["reason"] == "ValueError: the gradient went home" and "Traceback" in record["traceback"]
-    assert set(result.table["loss"]) == {"focal"}
-    text = result.summary_file.read_text()
+    assert set(result.cases["loss"]) == {"focal"}
+    text = (result.out / "summary.md").read_text()
     assert "the gradient went home" in text and "| 0 of 2 |" in text
-    assert result.picture_file.exists()
+    assert (result.out / "contours.png").exists()
 
     log = Log()
-    result = compare(dataset, settings, out, log)
+    result = compare([dataset], settings, out, log)
     assert [name for name, _ in log.started] == ["dice, fold 0", "dice, fold 1"]
     assert not result.failures and not list(out.rglob("failure.json"))
-    assert set(result.table["loss"]) == {"dice", "focal"}
+    assert set(result.cases["loss"]) == {"dice", "focal"}
 
 
 def test_a_comparison_in_which_all_fails_still_ends_with_a_summary(tmp_path, monkeypatch):
     break_losses(monkeypatch, "dice")
-    result = compare(read_data(tmp_path / "data"), make_tiny("dice", epochs=1), tmp_path / "out")
-    assert len(result.failures) == 2 and result.table.empty
-    assert "No run finished" in result.summary_file.read_text()
+    result = compare([read_data(tmp_path / "data")], make_tiny("dice", epochs=1), tmp_path / "out")
+    assert len(result.failures) == 2 and result.cases.empty
+    assert "No run finished" in (result.out / "summary.md").read_text()
 
 
 def test_out_of_memory_says_what_helps():
@@ -199,68 +197,26 @@ def test_out_of_memory_says_what_helps():
 def test_impossible_losses_are_found_before_anything_starts(tmp_path, losses):
     settings = make_tiny(losses)
     with pytest.raises(LabError):
-        compare(read_data(tmp_path / "data"), settings, tmp_path / "out")
+        compare([read_data(tmp_path / "data")], settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_every_loss_of_the_family_can_be_compared():
     import unifocal
 
-    check_losses(parse_losses(",".join(unifocal.available())), 2)
+    check_losses(LossChoice.parse_list(",".join(unifocal.available())), 2)
 
 
 def test_near_duplicates_share_a_fold_and_are_reported(tmp_path):
     data = write_data(tmp_path / "data")
     for part in ("images", "masks"):
         (data / part / "99.png").write_bytes((data / part / "3.png").read_bytes())
-    result = compare(read_dataset(data), make_tiny("dice", epochs=1), tmp_path / "out")
+    result = compare([read_dataset(data)], make_tiny("dice", epochs=1), tmp_path / "out")
     record = json.loads((tmp_path / "out/folds.json").read_text())
     for fold in record["folds"]:
         for part in ("train", "validation", "test"):
             assert ("3" in fold[part]) == ("99" in fold[part])
-    assert "3 = 99" in result.summary_file.read_text()
-
-
-# The lock
-
-
-def write_lock(folder, **owner):
-    folder.mkdir(exist_ok=True)
-    (folder / "lock.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()} | owner))
-
-
-def test_a_folder_in_use_is_refused(tmp_path):
-    with storage.lock(tmp_path), pytest.raises(LabError, match=str(os.getpid())), storage.lock(tmp_path):
-        pass
-    assert not (tmp_path / "lock.json").exists()
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
-    process = os.spawnlp(os.P_NOWAIT, "true", "true")
-    os.waitpid(process, 0)
-    write_lock(tmp_path, pid=process)
-    with storage.lock(tmp_path):
-        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
-
-
-def test_a_lock_of_another_machine_is_respected(tmp_path):
-    write_lock(tmp_path, host="elsewhere", pid=2**22 + 1)
-    with pytest.raises(LabError, match="elsewhere"), storage.lock(tmp_path):
-        pass
-    assert (tmp_path / "lock.json").exists()
-
-
-def test_a_file_is_whole_or_absent(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("before")
-
-    def fail(part):
-        part.write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        storage.write_with(path, fail)
-    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert "3 = 99" in (result.out / "summary.md").read_text()
 
 
 # The picture
@@ -313,23 +269,25 @@ def test_the_window_holds_all_that_is_marked():
 
 def test_best_median_and_worst_by_mean_over_losses_among_images_with_lesions():
     rows = [
-        (loss, 0, 0, case, "lesion", "DSC", value)
+        ("data", "unet", loss, 0, 0, case, "lesion", "DSC", value)
         for case, values in {"a": (0.9, 0.1), "b": (0.6, 0.6), "c": (0.2, 0.9), "none": (1.0, 1.0)}.items()
         for loss, value in zip(("dice", "focal"), values, strict=True)
     ]
-    table = pd.DataFrame([*rows, ("dice", 0, 0, "half", "lesion", "DSC", 1.0)], columns=list(COLUMNS))
-    chosen = pictures.choose_cases(table, {"a", "b", "c", "half"})
+    table = pd.DataFrame([*rows, ("data", "unet", "dice", 0, 0, "half", "lesion", "DSC", 1.0)], columns=list(COLUMNS))
+    scores = pictures.case_scores(table)
+    chosen = pictures.choose_cases(scores, {"a", "b", "c", "half"})
     assert chosen == [("best", "b"), ("median", "c"), ("worst", "a")]
-    assert pictures.choose_cases(table, {"a"}) == [("best", "a")]
-    assert pictures.choose_cases(table, set()) == []
+    assert pictures.choose_cases(scores, {"a"}) == [("best", "a")]
+    assert pictures.choose_cases(scores, set()) == []
 
 
 def test_the_summary_marks_the_best(done):
     result, _ = done
     write_summary(result)
-    means = summarise(result.table).set_index(["metric", "loss"])["mean"]
+    means = summarise(result.cases).set_index(["metric", "loss"])["mean"]
     best = means["DSC"].idxmax()
-    [line] = [line for line in result.summary_file.read_text().splitlines() if line.startswith(f"| {best} | **")]
+    lines = (result.out / "summary.md").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"| {best} | **")]
     assert f"**{means['DSC', best]:.3f}" in line
 
 
@@ -338,37 +296,16 @@ def test_a_data_set_without_any_lesion_is_refused(tmp_path):
     for path in (folder / "masks").iterdir():
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     with pytest.raises(LabError, match="all 12 masks"):
-        compare(read_dataset(folder), make_tiny(), tmp_path / "out")
+        compare([read_dataset(folder)], make_tiny(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"dimension": 3}, "cannot train on volumes yet"),
-        ({"sequences": ("t2w", "adc")}, r"has 2 \(t2w, adc\)"),
-        ({"values": {0: 0, 1: 1, 2: IGNORE}}, "pixels to ignore"),
-    ],
-)
-def test_what_cannot_be_trained_on_yet_is_said_in_a_sentence(tmp_path, change, says):
-    dataset = replace(read_data(tmp_path / "data"), **change)
-    with pytest.raises(LabError, match=says):
-        compare(dataset, make_tiny(), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_meaning_of_stored_values_is_part_of_the_data(tmp_path):
-    dataset = read_data(tmp_path / "data")
-    same = replace(dataset, values={0: 0, 1: 1})
-    other = replace(dataset, values={0: 0, 255: 1})
-    assert data_fingerprint(dataset) == data_fingerprint(same) != data_fingerprint(other)
 
 
 def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path):
     dataset = read_data(tmp_path / "data")
     out = tmp_path / "out"
-    assert compare(dataset, make_tiny("dice", epochs=1), out).picture_file.exists()
-    failed = compare(dataset, make_tiny("dice", epochs=1, learning_rate=1e30), out)
+    compare([dataset], make_tiny("dice", epochs=1), out)
+    assert (out / "contours.png").exists()
+    failed = compare([dataset], make_tiny("dice", epochs=1, learning_rate=1e30), out)
     assert len(failed.failures) == 2
-    assert not failed.picture_file.exists()
-    assert "contours.png" not in failed.summary_file.read_text()
+    assert not (out / "contours.png").exists()
+    assert "contours.png" not in (out / "summary.md").read_text()

@@ -1,5 +1,6 @@
 """Tables of an evaluation by hand, on volumes with patients and regions, and the command from end to end."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -75,6 +76,24 @@ def test_classes_and_regions_of_brats_by_stored_values(tmp_path):
     assert dsc.to_dict() == pytest.approx(
         {"necrotic core": 2 / 3, "oedema": 1, "enhancing tumour": 0, "whole tumour": 1, "tumour core": 1}
     )
+
+
+def test_what_nnunet_ignores_is_left_out_of_classes_and_regions(tmp_path):
+    """A label `ignore`, and a region of the classes 1 and 2; all that is wrong lies where there is no truth."""
+    truth = np.zeros((6, 5, 4), np.uint8)
+    truth[1, :2], truth[2, :2], truth[5] = 1, 2, 3
+    save_volume(tmp_path / "data" / "imagesTr" / "a_0000.nii.gz", noise())
+    save_volume(tmp_path / "data" / "labelsTr" / "a.nii.gz", truth)
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    content = {"channel_names": {"0": "T2"}, "labels": labels, "file_ending": ".nii.gz", "numTraining": 1}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    prediction = np.where(truth == 3, 2, truth)
+    save_volume(tmp_path / "p" / "a.nii.gz", prediction)
+    dataset = read_dataset(tmp_path / "data")
+    found = evaluate(read_predictions(tmp_path / "p", dataset), dataset)
+    perfect = found.metrics[found.metrics["metric"].isin(("DSC", "specificity", "lesion precision"))]
+    assert set(perfect["class"]) == {"label 1", "core", "whole"} and perfect["value"].eq(1).all()
+    assert found.lesions[["class", "voxels"]].values.tolist() == [["label 1", 8], ["core", 8], ["whole", 16]]
 
 
 def test_the_summary_takes_errors_by_their_size_and_counts_what_is_undefined():

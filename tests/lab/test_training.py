@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,48 +12,55 @@ import pytest
 import torch
 from tiny import make_tiny, read_data
 
-from unifocal.lab import training
-from unifocal.lab.comparison import is_finished, make_plan
+from unifocal.lab.choices import LossChoice
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import Terminated
+from unifocal.lab.experiment import plan, read_run, write_run
 from unifocal.lab.metrics import METRICS, measure
-from unifocal.lab.settings import Run
-from unifocal.lab.training import NotFinite, execute, prediction_file, read_prediction, to_grid
+from unifocal.lab.preparation import read_prediction
+from unifocal.lab.training import execute as execution
+from unifocal.lab.training.execute import execute, is_finished
+from unifocal.lab.training.segmentation import NotFinite
 
 EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A data set, its plan, and the result of a run that nothing disturbed."""
+    """A planned data set, a run, and the folder of one that nothing disturbed."""
     folder = tmp_path_factory.mktemp("world")
-    dataset = read_data(folder / "data")
     settings = make_tiny("unified-focal", epochs=EPOCHS)
-    plan = make_plan(dataset, settings)
-    run = Run(settings.losses[0], 0, settings, "data", "split")
-    execute(run, dataset, plan.data, plan.splits[0], folder / "straight")
-    return dataset, plan, run, folder / "straight"
+    experiment = plan(read_data(folder / "data"), settings, folder / "out")
+    run = experiment.runs(settings)[0]
+    execute(run, experiment, folder / "straight")
+    return experiment, run, folder / "straight"
 
 
 class Stop(Exception):
     pass
 
 
-def stop_after(epoch, error):
-    def tell(row):
-        if row["epoch"] == epoch:
+def stop_after(at, error):
+    def tell(epoch, loss):
+        if epoch == at:
             raise error
 
     return tell
 
 
+def listener():
+    """Where epochs are noted, and what notes them."""
+    seen: list[int] = []
+    return seen, lambda epoch, loss: seen.append(epoch)
+
+
 def test_sigterm_is_neither_success_nor_failure_and_the_run_goes_on(world, tmp_path):
     """What a scheduler sends before it takes the machine away."""
-    dataset, plan, run, straight = world
-    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+    experiment, run, straight = world
+    arguments = (run, experiment, tmp_path)
 
-    def tell(row):
-        if row["epoch"] == 1:
+    def tell(epoch, loss):
+        if epoch == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Terminated):
@@ -63,8 +71,8 @@ def test_sigterm_is_neither_success_nor_failure_and_the_run_goes_on(world, tmp_p
 
 
 def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_path):
-    dataset, plan, run, straight = world
-    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+    experiment, run, straight = world
+    arguments = (run, experiment, tmp_path)
     with pytest.raises(Stop):
         execute(*arguments, stop_after(2, Stop()))
     last = tmp_path / "last.ckpt"
@@ -73,15 +81,15 @@ def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_pa
     assert_same_result(straight, tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["cases.csv", "predictions"])
+@pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv"])
 def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost):
-    dataset, plan, run, straight = world
+    experiment, run, straight = world
     shutil.copytree(straight, tmp_path / "run")
     path = tmp_path / "run" / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert not is_finished(tmp_path / "run")
-    trained: list[object] = []
-    execute(run, dataset, plan.data, plan.splits[0], tmp_path / "run", trained.append)
+    trained, tell = listener()
+    execute(run, experiment, tmp_path / "run", tell)
     assert not trained
     assert is_finished(tmp_path / "run")
     assert_same_result(straight, tmp_path / "run")
@@ -89,7 +97,7 @@ def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world
 
 
 def weights(folder):
-    return torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
+    return torch.load(folder / "weights.ckpt", weights_only=True)["state_dict"]
 
 
 def assert_same_result(left, right):
@@ -104,41 +112,41 @@ def assert_same_result(left, right):
 @pytest.mark.parametrize("epoch", [0, 1, EPOCHS - 1])
 @pytest.mark.parametrize("error", [Stop(), KeyboardInterrupt()])
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(world, tmp_path, epoch, error):
-    dataset, plan, run, straight = world
-    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+    experiment, run, straight = world
+    arguments = (run, experiment, tmp_path)
     on_interrupt = signal.getsignal(signal.SIGINT)
     # `tell` is called before the epoch's checkpoint is written, so `epoch` itself must be repeated.
     with pytest.raises(type(error)):
         execute(*arguments, stop_after(epoch, error))
     assert signal.getsignal(signal.SIGINT) is on_interrupt, "Lightning has switched Ctrl-C off"
     assert not (tmp_path / "result.json").exists()
-    repeated: list[float] = []
-    execute(*arguments, lambda row: repeated.append(row["epoch"]))
+    repeated, tell = listener()
+    execute(*arguments, tell)
     assert repeated == list(range(epoch, EPOCHS))
     assert_same_result(straight, tmp_path)
 
 
 def test_a_stop_after_training_repeats_the_evaluation_only(world, tmp_path, monkeypatch):
-    dataset, plan, run, straight = world
-    arguments = (run, dataset, plan.data, plan.splits[0], tmp_path)
+    experiment, run, straight = world
+    arguments = (run, experiment, tmp_path)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", fail)
+        patch.setattr(execution, "score", fail)
         with pytest.raises(Stop):
             execute(*arguments)
-    repeated: list[object] = []
-    execute(*arguments, repeated.append)
+    repeated, tell = listener()
+    execute(*arguments, tell)
     assert repeated == []
     assert_same_result(straight, tmp_path)
 
 
 def test_the_best_score_survives_a_stop_and_a_move(world, tmp_path):
     """After a resume in another place a worse epoch must not become the best."""
-    dataset, plan, run, straight = world
-    arguments = (run, dataset, plan.data, plan.splits[0])
+    experiment, run, straight = world
+    arguments = (run, experiment)
     with pytest.raises(Stop):
         execute(*arguments, tmp_path / "old", stop_after(2, Stop()))
     (tmp_path / "old").rename(tmp_path / "new")
@@ -151,11 +159,9 @@ def test_the_best_score_survives_a_stop_and_a_move(world, tmp_path):
 
 def test_best_is_the_lowest_validation_loss_even_if_it_comes_early(tmp_path):
     """A learning rate that spoils the network: the last epoch is not the best, and not what is kept."""
-    dataset = read_data(tmp_path / "data")
     settings = make_tiny("dice", epochs=4, learning_rate=3.0, augment=False)
-    plan = make_plan(dataset, settings)
-    run = Run(settings.losses[0], 0, settings, "data", "split")
-    execute(run, dataset, plan.data, plan.splits[0], tmp_path / "run")
+    experiment = plan(read_data(tmp_path / "data"), settings, tmp_path / "out")
+    execute(experiment.runs(settings)[0], experiment, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run/history.csv")
     best = json.loads((tmp_path / "run/result.json").read_text())
     assert best["best_epoch"] == history["validation_loss"].idxmin()
@@ -163,43 +169,32 @@ def test_best_is_the_lowest_validation_loss_even_if_it_comes_early(tmp_path):
 
 
 def test_the_learning_rate_decays_polynomially(world):
-    history = pd.read_csv(world[3] / "history.csv")
+    history = pd.read_csv(world[2] / "history.csv")
     expected = [0.01 * (1 - epoch / EPOCHS) ** 0.9 for epoch in range(EPOCHS)]
     assert list(history["learning_rate"]) == pytest.approx(expected)
     assert (history["train_loss"] > 0).all()
 
 
 def test_what_a_finished_run_leaves(world):
-    dataset, plan, run, folder = world
+    experiment, _, folder = world
     names = {path.name for path in folder.iterdir()}
-    assert names == {"settings.json", "history.csv", "best.ckpt", "predictions", "cases.csv", "result.json"}
-    assert json.loads((folder / "settings.json").read_text()) == run.identity()
+    tables = {"cases.csv", "lesions.csv", "validation.csv"}
+    assert names == {"history.csv", "weights.ckpt", "predictions", "result.json", *tables}
     table = pd.read_csv(folder / "cases.csv")
-    assert len(table) == len(METRICS) * len(plan.splits[0].test)
-    assert set(table["case"].astype(str)) == {dataset.cases[i].id for i in plan.splits[0].test}
+    assert len(table) == len(METRICS) * len(experiment.splits[0].test)
+    assert set(table["case"].astype(str)) == {experiment.dataset.cases[i].id for i in experiment.splits[0].test}
 
 
 def test_the_metrics_are_those_of_the_written_predictions_on_the_original_grid(world):
-    dataset, plan, _, folder = world
+    experiment, _, folder = world
     table = pd.read_csv(folder / "cases.csv", dtype={"case": str}).set_index(["case", "metric"])["value"]
-    for i in plan.splits[0].test:
-        case = dataset.cases[i]
-        truth = read_mask(case, dataset)
+    for i in experiment.splits[0].test:
+        case = experiment.dataset.cases[i]
+        truth = read_mask(case, experiment.dataset)
         prediction = read_prediction(folder / "predictions", case.id)
         assert prediction.shape == truth.shape == (40, 48)
         for metric, value in measure(prediction, truth).items():
             assert table[case.id, metric] == pytest.approx(value, nan_ok=True)
-
-
-def test_the_way_back_to_the_original_grid_is_neither_turned_nor_shifted():
-    mask = np.zeros((60, 90), np.uint8)
-    mask[4:20, 50:86] = 1
-    small = torch.nn.functional.interpolate(
-        torch.from_numpy(mask)[None, None].float(), (32, 32), mode="bilinear", antialias=True
-    )[0, 0]
-    found = to_grid(torch.stack([1 - small, small]), mask.shape)
-    assert measure(found, mask)["DSC"] > 0.95
-    assert measure(found[::-1], mask)["DSC"] < 0.5 and measure(found[:, ::-1], mask)["DSC"] < 0.5
 
 
 class Spoilt(torch.nn.Module):
@@ -208,15 +203,15 @@ class Spoilt(torch.nn.Module):
 
 
 def test_a_loss_that_becomes_nan_fails_at_once_and_leaves_no_checkpoint(world, tmp_path, monkeypatch):
-    dataset, plan, run, _ = world
-    monkeypatch.setattr(type(run.loss), "build", lambda self: Spoilt())
+    experiment, run, _ = world
+    monkeypatch.setattr(LossChoice, "build", lambda self, **_: Spoilt())
     with pytest.raises(NotFinite, match="epoch 0"):
-        execute(run, dataset, plan.data, plan.splits[0], tmp_path)
+        execute(run, experiment, tmp_path)
     assert not list(tmp_path.glob("*.ckpt"))
 
 
 def test_every_loss_starts_from_the_same_weights_and_sees_the_same_batches(world, tmp_path, monkeypatch):
-    dataset, plan, run, _ = world
+    experiment, run, _ = world
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
     class Recorder(torch.nn.Module):
@@ -225,29 +220,115 @@ def test_every_loss_starts_from_the_same_weights_and_sees_the_same_batches(world
                 seen[name].append((logits.detach().clone(), labels.clone()))
             return 0 * logits.sum()  # nothing is learnt, so logits show the first weights
 
-    monkeypatch.setattr(type(run.loss), "build", lambda self: Recorder())
+    monkeypatch.setattr(LossChoice, "build", lambda self, **_: Recorder())
     for name in ("dice", "tversky"):
         seen[name] = []
-        other = Run(run.loss.model_copy(update={"name": name}), 0, run.settings, "data", "split")
+        other = replace(run, loss=LossChoice(name=name))
         torch.rand(len(name))  # whatever was drawn before
-        execute(other, dataset, plan.data, plan.splits[0], tmp_path / name)
+        execute(other, experiment, tmp_path / name)
     assert len(seen["dice"]) == len(seen["tversky"]) > EPOCHS
     for left, right in zip(seen["dice"], seen["tversky"], strict=True):
         assert torch.equal(left[0], right[0]) and torch.equal(left[1], right[1])
 
 
 def test_nothing_is_printed_and_nothing_lands_in_the_working_folder(world, tmp_path, monkeypatch, capfd, recwarn):
-    dataset, plan, run, _ = world
+    experiment, run, _ = world
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    execute(run, dataset, plan.data, plan.splits[0], tmp_path / "run")
+    execute(run, experiment, tmp_path / "run")
     assert capfd.readouterr() == ("", "")
     assert not list((tmp_path / "here").iterdir()) and not recwarn.list
 
 
-def test_no_case_name_leaves_the_folder(tmp_path):
-    names = ["benign (1)", "../x", "a/b", "a_b", "ä", "a%2Fb"]
-    files = [prediction_file(tmp_path, name) for name in names]
-    assert len(set(files)) == len(names)
-    assert all(file.parent == tmp_path for file in files)
-    assert files[0].name == "benign (1).png"
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planned")
+    return read_data(folder / "data"), folder / "out"
+
+
+def trained(planned, tmp_path, **changes):
+    """The history and the result of a run with other settings."""
+    settings = make_tiny("dice", **changes)
+    experiment = plan(planned[0], settings, planned[1])
+    execute(experiment.runs(settings)[0], experiment, tmp_path)
+    return pd.read_csv(tmp_path / "history.csv"), json.loads((tmp_path / "result.json").read_text())
+
+
+def test_a_planned_run_reads_back_as_the_same(planned):
+    settings = make_tiny("unified-focal:gamma=0.2,dice", networks="unet:width=8", seeds="3,5", patch="32")
+    experiment = plan(planned[0], settings, planned[1])
+    for run in experiment.runs(settings):
+        write_run(experiment, run)
+        again, same = read_run(experiment.folder, run.name)
+        assert same == run and same.name == run.name
+        assert again == experiment
+
+
+def test_early_stop_ends_after_so_many_epochs_without_a_better_one(planned, tmp_path):
+    history, result = trained(planned, tmp_path, epochs=30, early_stop=2, learning_rate=3.0, augment=False)
+    assert len(history) < 30
+    assert result["epochs"] == len(history) == result["best_epoch"] + 3
+
+
+def test_plateau_divides_the_learning_rate_by_ten_after_patience(planned, tmp_path):
+    changes = {"epochs": 8, "schedule": "plateau", "patience": 1, "learning_rate": 3.0, "augment": False}
+    history, _ = trained(planned, tmp_path, **changes)
+    rate, best, waited = 3.0, np.inf, 0
+    for row in history.itertuples():
+        assert row.learning_rate == pytest.approx(rate)
+        if row.validation_loss < best * (1 - 1e-4):  # torch's threshold
+            best, waited = row.validation_loss, 0
+        else:
+            waited += 1
+        if waited > 1:
+            rate, waited = rate / 10, 0
+    assert rate < 3.0, "the test shows nothing"
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
+def test_every_schedule_survives_a_stop(planned, tmp_path, schedule):
+    settings = make_tiny("dice", epochs=4, schedule=schedule, patience=1, optimiser="adam", learning_rate=0.05)
+    experiment = plan(planned[0], settings, planned[1])
+    run = experiment.runs(settings)[0]
+    execute(run, experiment, tmp_path / "straight")
+    with pytest.raises(Stop):
+        execute(run, experiment, tmp_path / "stopped", stop_after(2, Stop()))
+    execute(run, experiment, tmp_path / "stopped")
+    assert_same_result(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_accumulated_steps_are_one_larger_batch(planned, tmp_path):
+    """In a network that norms each image on its own, and with a loss that is a mean over images."""
+    changes = {"epochs": 1, "augment": False}  # 5 cases to train on
+    one, _ = trained(planned, tmp_path / "one", batch_size=5, **changes)
+    two, _ = trained(planned, tmp_path / "two", batch_size=1, accumulate=5, **changes)
+    left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one["validation_loss"][0] == pytest.approx(two["validation_loss"][0], rel=1e-5)
+    for key, value in left.items():
+        torch.testing.assert_close(value, right[key], rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_weights_are_kept_on_request(planned, tmp_path):
+    changes = {"epochs": 8, "learning_rate": 3.0, "augment": False}
+    trained(planned, tmp_path / "last", keep="last", **changes)
+    _, result = trained(planned, tmp_path / "best", **changes)
+    assert result["best_epoch"] < 7, "the test shows nothing"
+    assert any(not torch.equal(v, weights(tmp_path / "best")[k]) for k, v in weights(tmp_path / "last").items())
+
+
+def test_deep_supervision_bf16_and_gradient_clipping_train(planned, tmp_path):
+    changes = {"deep_supervision": "papers", "precision": "bf16", "clip_gradient": 0.5, "initialisation": "xavier"}
+    history, _ = trained(planned, tmp_path, epochs=2, **changes)
+    assert np.isfinite(history.to_numpy()).all()
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run_and_end_where_one_does(tmp_path, capfd):
+    """DDP on the CPU: each takes half of every batch; what differs is the order of sums."""
+    planned = read_data(tmp_path / "data", n=10), tmp_path / "out"  # 4 cases to train on, a batch
+    changes = {"epochs": 2, "augment": False}
+    one, _ = trained(planned, tmp_path / "one", **changes)
+    two, _ = trained(planned, tmp_path / "two", devices=2, **changes)
+    columns = ["train_loss", "validation_loss", "learning_rate"]
+    np.testing.assert_allclose(one[columns], two[columns], rtol=1e-4)
+    assert "ightning" not in "".join(capfd.readouterr())

@@ -5,11 +5,11 @@ ranges of zoom, angle and gamma, half of the zooms and gammas lying below 1, a g
 what comes into view from outside: background, of intensity 0.
 
 Ours is the elastic deformation. MIScnn smooths white noise with a Gaussian of 9 to 13 voxels and multiplies it by up
-to 900, which in 3D moves a voxel by up to 3 (standard deviation), but in 2D by up to 16, so that images fold over.
-Here it is a cubic B-spline of four intervals along each axis whose control points move by less than 0.4 intervals:
-such a spline cannot fold in 2D or 3D (Choi and Lee 2000, Graphical Models 62). At 128 x 128 that is up to 3.5 pixels
-(standard deviation), at 160 x 160 x 80 up to 3, 3 and 1.5 voxels. Ours are also linear interpolation, for cubic, and
-gamma after the rest, without restoring mean and standard deviation.
+to 900: that moves voxels by up to 3 (standard deviation) in 3D, but by up to 16 in 2D, where images fold over. Here it
+is a cubic B-spline of four intervals along each axis whose control points move by less than 0.4 intervals: such a
+spline cannot fold, in 2D or 3D (Choi and Lee 2000, Graphical Models 62). It moves voxels by up to 3 at 128 x 128, and
+by up to 3, 3 and 1.5 at 160 x 160 x 80. Ours are also linear interpolation, for cubic, and gamma after the rest,
+without restoring mean and standard deviation.
 """
 
 from collections.abc import Callable, Sequence
@@ -181,7 +181,8 @@ def warp(images: Tensor, labels: Tensor, points: Array, size: Shape, outside: in
     for side in size:
         grid = torch.tensordot(grid, spline(side, images.device), ([2], [0]))
     grid = grid.movedim(1, -1).float()
-    nearest = F.grid_sample(labels[:, None].float() - outside, grid, mode="nearest", align_corners=False) + outside
+    above = labels[:, None] - float(outside)  # grid_sample knows no outside but 0
+    nearest = F.grid_sample(above, grid, mode="nearest", align_corners=False) + outside
     return F.grid_sample(images, grid, align_corners=False), nearest[:, 0].to(labels.dtype)
 
 

@@ -30,12 +30,14 @@ class Batches:
     Yields images (n, channels, *spatial) float32, channels_last for pictures, and labels (n, *spatial) int64, on
     `device`. With `settings.patch` they are patches, `patches_per_case` of each case, else whole images. Images that
     are smaller than the patch, than others of the batch or than the next multiple of the network's `divisor` are
-    padded at their ends: by 0, and by `IGNORE` in the labels, so what is padded never counts.
+    padded at their ends: by 0, and by `IGNORE` in the labels, so what is padded never counts in a loss that ignores it.
 
-    In training, with `epoch`, the order is drawn anew in each epoch and every image is augmented (`settings.augment`).
-    `settings.steps` sets the number of batches; the cases are gone through as often as that takes, each time with other
-    patches. Without `epoch`, for validation, the order is that of `indices`, nothing is augmented, and the patches are
-    the same each time, with as many on foreground as in training, so that the losses of two epochs can be compared.
+    In training, with `epoch`, the order is drawn anew in each epoch and every image is augmented (`settings.augment`);
+    what a scaled or turned patch shows at its border is what lies around it. An epoch has `settings.steps` batches, for
+    which the cases are gone through as often as it takes, each time with other patches; without, each patch comes once.
+
+    Without `epoch`, for validation, the order is that of `indices`, nothing is augmented, and the patches are the same
+    each time, with as many on foreground as in training, so that the losses of two epochs can be compared.
 
     A set of whole images of one size is moved to the device once, if there is room for it (`device.room`). Any other
     is read from its files, by threads that are a few batches ahead.

@@ -9,6 +9,7 @@ One folder belongs to one data set and one set of folds; asking for others there
 share it: each run has a folder of its own, named by its identity.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -116,7 +117,7 @@ def open_experiment(folder: Path) -> Experiment:
 
 
 def write_run(experiment: Experiment, run: Run) -> None:
-    """Write down what `read_run` reads."""
+    """Write down what `read_run` reads, unless it stands there already."""
     record = {
         "loss": run.loss.label,
         "network": run.network.label,
@@ -126,7 +127,9 @@ def write_run(experiment: Experiment, run: Run) -> None:
         "prepared": experiment.prepared,
         "settings": run.settings.model_dump(mode="json"),
     }
-    write_json(experiment.run_folder(run.name) / "run.json", record)
+    path = experiment.run_folder(run.name) / "run.json"
+    if not path.exists() or read_json(path) != json.loads(json.dumps(record)):
+        write_json(path, record)
 
 
 def read_run(folder: Path, name: str) -> tuple[Experiment, Run]:

@@ -19,7 +19,6 @@ from rich.progress import (
     track,
 )
 
-
 Item = TypeVar("Item")
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from unifocal.lab.claims import owner_of
 from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.grid import Cell, run_grid
-from unifocal.lab.grid.cells import read_history
 from unifocal.lab.progress import Watcher, tell_epoch
 from unifocal.lab.settings import make_settings
 from unifocal.lab.storage import remove_parts, write_json, write_text

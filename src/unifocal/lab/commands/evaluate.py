@@ -102,10 +102,8 @@ def _tables(evaluation: "Evaluation", dataset: "Dataset") -> "list[Table]":
             for heading in ("px" if spacing is None else "mm³", "number", "found", "recall"):
                 table.add_column(heading, justify="right")
             for row in thirds.itertuples():
-                sizes_ = " to ".join(
-                    f"{size:.3g}" if size < 100 else f"{size:.0f}" for size in (row.smallest, row.largest)
-                )
-                table.add_row(row.size, sizes_, str(row.lesions), str(row.found), f"{row.recall:.3f}")
+                extent = f"{_short(row.smallest)} to {_short(row.largest)}"
+                table.add_row(row.size, extent, str(row.lesions), str(row.found), f"{row.recall:.3f}")
             tables.append(table)
     return tables
 

@@ -71,10 +71,10 @@ def _check_size(
     if len(size) != len(steps) or any(n == 0 or n % step for n, step in zip(size, steps, strict=True)):
         raise LabError(
             f"network {name!r}: expected images (N, channels, *spatial) with sizes that are multiples of {steps}; got "
-            f"{tuple(inputs[0].shape)}. Pad them, or choose fewer levels."
+            f"{tuple(inputs[0].shape)}. Pad them, or take fewer levels where the network lets you."
         )
     if size == steps and not one_voxel:
         raise LabError(
             f"network {name!r}: images of size {size} leave one voxel at the bottleneck, which cannot be normalised. "
-            f"Make at least one axis {2 * steps[0]}, or choose fewer levels."
+            f"Make at least one axis {2 * steps[0]}, or take fewer levels where the network lets you."
         )

@@ -15,9 +15,8 @@ from unifocal.lab.data.problems import suggest
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import Third, by_case_size, by_lesion_size, foreground_sizes, numbered
-from unifocal.lab.results import summarise
 from unifocal.lab.statistics.friedman import Friedman, friedman
-from unifocal.lab.statistics.intervals import case_intervals, seed_spread
+from unifocal.lab.statistics.intervals import case_intervals, seed_spread, summarise
 from unifocal.lab.statistics.pairwise import Pairwise, pairwise
 from unifocal.lab.statistics.power import Power, detectable
 from unifocal.lab.statistics.ranks import METHODS, Rankings, rankings

@@ -1,9 +1,10 @@
-"""Words and tables for people: the terminal's table and `summary.md`. It formats what `results` computed."""
+"""Words and tables for people: the terminal's table and `summary.md`. It formats what `statistics` computed."""
 
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -15,8 +16,9 @@ from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
 from unifocal.lab.pictures import PICTURE
-from unifocal.lab.results import CANDIDATE, summarise
+from unifocal.lab.results import CANDIDATE
 from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
+from unifocal.lab.statistics.intervals import summarise
 from unifocal.lab.storage import read_json, write_text
 
 SHOWN = 20  # near-duplicate pairs listed
@@ -105,10 +107,15 @@ def _number(n: int, one: str, several: str = "") -> str:
 
 
 def command(comparison: Comparison) -> str:
-    """The command that gives this comparison: every setting that is not the default, written out."""
-    words = ["unifocal", "compare", *(str(e.dataset.root) for e in comparison.experiments)]
-    words += ["--losses", ",".join(loss.label for loss in comparison.settings.losses)]
-    for key, value in changed(comparison.settings).items():
+    """The command that gives this comparison."""
+    return command_of(comparison.settings, [e.dataset.root for e in comparison.experiments], comparison.out)
+
+
+def command_of(settings: Settings, roots: Sequence[Path], out: Path) -> str:
+    """The command that compares on the data in `roots`: every setting that is not the default, written out."""
+    words = ["unifocal", "compare", *map(str, roots)]
+    words += ["--losses", ",".join(loss.label for loss in settings.losses)]
+    for key, value in changed(settings).items():
         if key != "losses":
             option = key.replace("_", "-")
             words += (
@@ -116,7 +123,7 @@ def command(comparison: Comparison) -> str:
                 if isinstance(value, bool)
                 else [f"--{option}", text_of(value)]
             )
-    return shlex.join([*words, "--out", str(comparison.out)])
+    return shlex.join([*words, "--out", str(out)])
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,11 @@ from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
 
 
-def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = lambda epoch, loss: None) -> None:
+def silent(epoch: int, validation_loss: float) -> None:
+    """Tells nobody; a function with a name, since the processes of one run are handed it by that."""
+
+
+def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent) -> None:
     """Train, predict and measure one run.
 
     Raises whatever went wrong; KeyboardInterrupt passes as such. In either case the same call goes on later from the

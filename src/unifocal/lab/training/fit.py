@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from unifocal.lab.errors import Terminated
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import write_with
-from unifocal.lab.training.segmentation import Segmentation
+from unifocal.lab.training.segmentation import LOGGERS, Segmentation, hush
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -55,13 +55,13 @@ def fit(
 ) -> None:
     """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    monitor = "validation_loss" if settings.keep == "best" else None
+    monitor, mode = ("validation_loss", "min") if settings.keep == "best" else ("epoch", "max")
     deterministic: bool | Literal["warn"] = settings.deterministic or ("warn" if device == "cuda" else False)
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=settings.devices,
-            strategy="auto" if settings.devices == 1 else "ddp_spawn_find_unused_parameters_true",
+            strategy=_strategy(settings),
             max_epochs=settings.epochs,
             precision=PRECISIONS[settings.precision],
             accumulate_grad_batches=settings.accumulate,
@@ -77,7 +77,7 @@ def fit(
             callbacks=[
                 AfterEpoch(tell),
                 # The order matters: the state of the first is part of what the second writes.
-                ModelCheckpoint(filename="weights", monitor=monitor, save_weights_only=True, **keep),
+                ModelCheckpoint(filename="weights", monitor=monitor, mode=mode, save_weights_only=True, **keep),
                 ModelCheckpoint(filename="last", **keep),
             ],
         )
@@ -116,6 +116,13 @@ def _fit(
         raise
 
 
+def _strategy(settings: Settings) -> str:
+    if settings.devices == 1:
+        return "auto"
+    # nnU-Net's weights leave out the coarsest scale, whose head then gets no gradient.
+    return "ddp_spawn_find_unused_parameters_true" if settings.deep_supervision == "nnunet" else "ddp_spawn"
+
+
 def _logger(folder: Path) -> Any:
     """Curves for TensorBoard, in the run's folder; a run that goes on writes to the same place."""
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -126,13 +133,11 @@ def _logger(folder: Path) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's notes and warnings stay inside: nothing in them is for the user of the lab."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            hush()
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,7 +1,9 @@
 """A network, a loss, an optimiser and its schedule, as Lightning wants them."""
 
+import logging
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,11 @@ class Segmentation(pl.LightningModule):
             self.training_loss = loss
         else:
             self.training_loss = unifocal.DeepSupervision(loss, settings.deep_supervision)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process of the same run, which has been told nothing yet."""
+        hush()
+        super().__setstate__(state)
 
     def epoch(self) -> int:
         """The current epoch, for whoever draws its batches."""
@@ -99,6 +106,16 @@ class Segmentation(pl.LightningModule):
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:  # the folder may have been moved since; the best score must survive that
                 state["dirpath"] = str(self.history_file.parent.resolve())
+
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
+
+
+def hush() -> None:
+    """Let Lightning keep its notes and warnings to itself, in this process."""
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
 
 
 class Mean:

@@ -16,7 +16,7 @@ from unifocal.lab.report.numbers import NONE, heading, interval, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
-from unifocal.lab.results import fold_means
+from unifocal.lab.statistics.intervals import fold_means
 
 FIRST = (*MAIN, "HD95", "NSD")  # metrics of the main table; the others have a table of their own
 

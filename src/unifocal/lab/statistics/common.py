@@ -1,0 +1,55 @@
+"""The cells that all losses share: what ranks and Friedman's test need, where a test of two losses needs two only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unifocal.lab.data.problems import some
+from unifocal.lab.statistics.arrays import Floats, Ints, group_means, mean_where
+from unifocal.lab.statistics.table import Scores
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all of some losses have: shape (cases, losses), averaged over seeds, no NaN."""
+
+    metric: str
+    lower_is_better: bool
+    losses: tuple[str, ...]
+    values: Floats
+    unit: Ints
+    unit_name: str
+    reasons: tuple[str, ...]
+
+    @property
+    def units(self) -> int:
+        return int(self.unit.max(initial=-1)) + 1
+
+    @property
+    def unit_means(self) -> Floats:
+        """Shape (units, losses): the mean over the cases of each unit."""
+        return group_means(self.values, self.unit, self.units)
+
+
+def common(scores: Scores) -> Common:
+    """Reduce to the losses with every run, on the cells where all of them have a value.
+
+    If fewer than two losses are complete, all of them are taken on the cells that they share.
+    """
+    incomplete = set(scores.incomplete)
+    few = len(scores.losses) - len(incomplete) < 2
+    kept = [n for n, loss in enumerate(scores.losses) if few or loss not in incomplete]
+    values = scores.values[kept]
+    shared = np.isfinite(values).all(0)  # (seeds, cases)
+    cases = shared.any(0)
+    means = mean_where(values, np.broadcast_to(shared, values.shape), axis=1)[:, cases].T
+    unit = np.unique(scores.unit[cases], return_inverse=True)[1].astype(np.intp)
+    reasons = list(scores.reasons)
+    if incomplete and not few:
+        reasons.append(f"Left out of what follows: {some(scores.incomplete)}.")
+    if not cases.any():
+        reasons.append(f"No case has a value of {scores.metric} from every loss.")
+    elif not cases.all():
+        reasons.append(f"{int(cases.sum())} of {len(scores.cases)} cases have a value from every loss.")
+    losses = tuple(scores.losses[n] for n in kept)
+    return Common(scores.metric, scores.lower_is_better, losses, means, unit, scores.unit_name, tuple(reasons))

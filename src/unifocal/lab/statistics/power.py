@@ -1,0 +1,79 @@
+"""The smallest difference that this study could have seen: what "no difference shown" leaves open.
+
+For a paired t-test of n units whose differences have the standard deviation s, it is
+
+    δ = s ν / √n,   with ν such that P(|T| > t) = power,  T ~ noncentral t(n - 1, ν),  t its two-sided critical value
+
+(Cohen 1988; `statsmodels.stats.power.TTestPower`). For the corrected test over J folds √n becomes
+1 / sqrt(1 / J + n_test / n_train). The signed-rank test needs about 5 % more units than the t-test where
+differences are normal, and fewer where they have heavy tails. `s` is that of this study: a difference smaller than
+δ may exist and was likely to be missed; it is not a p-value in other clothes, and says nothing of a pair that was
+shown to differ.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.power import TTestPower
+
+from unifocal.lab.statistics.pairwise import paired_differences
+from unifocal.lab.statistics.retraining import over_folds
+from unifocal.lab.statistics.table import Scores
+
+
+@dataclass(frozen=True)
+class Power:
+    """The smallest detectable mean differences, in the metric's unit.
+
+    Attributes:
+        rows: one row per pair: `loss`, `other`, `units`, `sd` (of the differences of units), `detectable` (over
+            cases, a single test at `alpha`), `detectable_holm` (if it must pass the first step of Holm's correction
+            over all pairs, alpha / pairs), `folds`, `detectable_folds` (over folds, a single test).
+        typical: the medians of the three over all pairs.
+    """
+
+    alpha: float
+    power: float
+    rows: pd.DataFrame
+    typical: "pd.Series[float]"
+    reasons: tuple[str, ...]
+
+
+def detectable(scores: Scores, *, alpha: float = 0.05, power: float = 0.8) -> Power:
+    """The smallest mean difference of each pair that is found with probability `power`."""
+    folds = over_folds(scores)
+    pairs = max(1, len(folds.rows))
+    rows = []
+    for a, others in paired_differences(scores):
+        for b, differences in others:
+            both = differences[np.isfinite(differences)]
+            n = len(both)
+            sd = float(both.std(ddof=1)) if n > 1 else float("nan")
+            one, many = noncentrality(n, alpha, power), noncentrality(n, alpha / pairs, power)
+            root = np.sqrt(max(n, 1))
+            rows.append((scores.losses[a], scores.losses[b], n, sd, sd * one / root, sd * many / root))
+    columns = ["loss", "other", "units", "sd", "detectable", "detectable_holm"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["folds"] = folds.rows["folds"].to_numpy()
+    table["detectable_folds"] = [
+        row.spread * noncentrality(row.folds, alpha, power) * np.sqrt(1 / row.folds + folds.ratio)
+        if row.folds > 1
+        else float("nan")
+        for row in folds.rows.itertuples()
+    ]
+    typical = table[["detectable", "detectable_holm", "detectable_folds"]].median()
+    reasons = list(scores.reasons)
+    if rows and typical.isna().all():
+        reasons.append(f"Too few {scores.unit_name}s to say what could have been seen.")
+    return Power(alpha, power, table, typical, tuple(reasons))
+
+
+@lru_cache(maxsize=4096)
+def noncentrality(n: int, alpha: float, power: float) -> float:
+    """ν of the module's equation: the smallest mean difference in standard errors; NaN for fewer than two."""
+    if n < 2:
+        return float("nan")
+    effect = TTestPower().solve_power(effect_size=None, nobs=n, alpha=alpha, power=power, alternative="two-sided")
+    return float(effect * np.sqrt(n))
