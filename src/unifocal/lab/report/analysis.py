@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.problems import suggest
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import LOWER_IS_BETTER, METRICS
-from unifocal.lab.data.problems import suggest
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import Third, by_case_size, by_lesion_size, foreground_sizes, numbered
@@ -71,6 +71,13 @@ class Block:
     def means(self, metric: str) -> pd.DataFrame:
         """mean, half_width, images, undefined of a metric, by loss; those without a row are left out."""
         return self.summary[self.summary["metric"] == metric].set_index("loss")
+
+    def shortly(self, text: str) -> str:
+        """A sentence of the statistics with the short names of losses."""
+        for label in sorted(self.losses, key=len, reverse=True):
+            if label != self.names[label]:
+                text = text.replace(label, self.names[label])
+        return text
 
     @cached_property
     def ranked(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import counted, p_equals, span, value
+from unifocal.lab.report.numbers import counted, decimals, p_equals, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 
@@ -18,7 +18,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         return _nothing(block, study)
     if not complete:
         return (
-            f"No loss has finished every run on {where(block)}, so none can be called the best.",
+            f"No loss has finished every run for {where(block)}, so none can be called the best.",
             "The numbers below are those of single folds.",
         )
     best, *others = complete
@@ -32,8 +32,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
 
 def where(block: Block) -> str:
     """What a block is about, in words."""
-    place = [block.target, block.dataset.name]
-    return " of ".join(place) + (f" by {block.network}" if block.network in block.title else "")
+    return f"{block.target} in {block.dataset.name}" + (f" by {block.network}" if block.network in block.title else "")
 
 
 def pair(block: Block, loss: str, other: str) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def _leads(block: Block, best: str, so_far: str) -> str:
         else "one fold, so no interval"
     )
     which = "lowest" if block.lower_is_better else "highest"
-    return f"{so_far}{block.names[best]} has the {which} mean {block.metric} on {where(block)}, {number} ({known})"
+    return f"{so_far}{block.names[best]} has the {which} mean {block.metric} for {where(block)}, {number} ({known})"
 
 
 def _ahead(block: Block, row: dict[str, Any], second: str) -> str:
@@ -112,7 +111,7 @@ def _warranted(block: Block, row: dict[str, Any], best: str, second: str) -> str
         )
     if row["verdict"] == NETWORKS_DIFFER and row["better"] == best:
         limit = row["detectable_folds"]
-        seen = f", which could show a difference from about {value(limit, block.metric)} on" if limit == limit else ""
+        seen = f", which would mostly show one of {value(limit, block.metric)}" if _is_possible(limit, block) else ""
         return (
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
             f"would ({over_folds}{seen})."
@@ -130,10 +129,15 @@ def _unseen(block: Block, row: dict[str, Any]) -> str:
         (row["detectable"], f"{block.pairs.unit_name}s"),
         (row["detectable_folds"], "folds"),
     ]
-    known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if limit == limit and limit > 0]
+    known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
     return f"; the smallest difference that this study would have seen (power 80 %) is about {' and '.join(known)}"
+
+
+def _is_possible(difference: float, block: Block) -> bool:
+    """Could two losses differ by so much? Two fractions differ by 1 at most."""
+    return difference > 0 and (decimals(block.metric) != 3 or difference < 1)
 
 
 def _p(p: float, where_: str) -> str:
@@ -159,12 +163,12 @@ def _nothing(block: Block, study: Study) -> tuple[str, ...]:
     finished = sum(run.is_finished for run in runs)
     if finished:
         return (
-            f"No test case has a {block.metric} on {where(block)}, though {counted(finished, 'run')} finished.",
+            f"No test case has a {block.metric} for {where(block)}, though {counted(finished, 'run')} finished.",
             "There is nothing to compare.",
         )
     if failed and len(failed) == len(runs):
-        return (f"All {counted(len(runs), 'run')} on {where(block)} failed.", f"The first: {failed[0].reason}.")
+        return (f"All {counted(len(runs), 'run')} for {where(block)} failed.", f"The first: {failed[0].reason}.")
     return (
-        f"No run on {where(block)} has finished yet ({counted(len(failed), 'failure')}).",
+        f"No run for {where(block)} has finished yet ({counted(len(failed), 'failure')}).",
         "Nothing can be said before.",
     )

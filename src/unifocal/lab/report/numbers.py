@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from unifocal.lab.metrics import UNITS, unit
 
 NONE = "–"
+MINUS = "−"
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -15,12 +16,22 @@ def decimals(metric: str) -> int:
 
 def value(number: float, metric: str) -> str:
     """A value of a metric, `–` where there is none."""
-    return NONE if math.isnan(number) else f"{number:.{decimals(metric)}f}"
+    return NONE if math.isnan(number) else f"{number:.{decimals(metric)}f}".replace("-", MINUS)
 
 
 def interval(mean: float, half: float, metric: str) -> str:
     """`0.713 ± 0.021`, or the mean alone where there is no interval."""
     return value(mean, metric) if math.isnan(half) else f"{value(mean, metric)} ± {value(half, metric)}"
+
+
+def signed(number: float) -> str:
+    """An effect, with its sign."""
+    return NONE if math.isnan(number) else f"{number:+.2f}".replace("-", MINUS)
+
+
+def size(number: float) -> str:
+    """Of a lesion, to three digits."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def span(low: float, high: float, metric: str) -> str:

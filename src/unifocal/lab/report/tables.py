@@ -132,6 +132,7 @@ SPECIAL = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "−": "$-$",
     "…": r"\dots{}",
     "×": r"$\times$",
     "≤": r"$\leq$",

@@ -45,17 +45,16 @@ def _data(name: str, experiment: Experiment, datasets: int) -> Iterator[str]:
     parted = _parted(experiment)
     if parted:
         yield (
-            f"{of}leakage. {counted(len(parted), 'group')} of cases that belong together (a patient, near-duplicates) "
+            f"{of}Leakage. {counted(len(parted), 'group')} of cases that belong together (a patient, near-duplicates) "
             f"stand on both sides of a split, as it was published: {some(parted)}. Scores are too good by an unknown amount."
         )
     if all(case.group is None for case in experiment.dataset.cases):
         yield (
-            f"{of}no patient is named, so images of one patient may lie in different folds, but for near-duplicates. "
-            "--groups FILE names them."
+            f"{of}No patient is named, so cases of one patient may lie in different folds. --groups FILE names them."
         )
     tests = [len(split.test) for split in experiment.splits]
     if len(tests) > 1 and max(tests) > UNEQUAL * max(min(tests), 1):
-        yield f"{of}the folds are unequal, {min(tests)} to {max(tests)} test cases; each counts the same in the means."
+        yield f"{of}The folds are unequal, {min(tests)} to {max(tests)} test cases; each counts the same in the means."
 
 
 def _parted(experiment: Experiment) -> list[str]:
@@ -79,12 +78,12 @@ def _block(block: Block) -> Iterator[str]:
         yield f"{of}{counted(units, name)} {'is' if units == 1 else 'are'} too few for firm conclusions; {FEW_UNITS} are few."
     folds = int(block.scores.fold.max()) + 1
     if folds == 1:
-        yield f"{of}one fold: nothing is known of other trainings of the same losses."
+        yield f"{of}One fold: nothing is known of other trainings of the same losses."
     elif folds < FEW_FOLDS:
         yield f"{of}{folds} folds: only very large differences between trainings can be shown."
     if len(block.scores.losses) > 1:
         reasons = [*block.scores.reasons, *block.rankings.reasons, *block.stability.reasons]
-        yield from (of + text for text in dict.fromkeys(reasons) if _is_grave(text))
+        yield from (of + block.shortly(text) for text in dict.fromkeys(reasons) if _is_grave(text))
     yield from (of + text for text in _collapsed(block))
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from unifocal.lab.report.analysis import MANY, Block
 from unifocal.lab.report.figures.matrix import level, matrix
 from unifocal.lab.report.figures.ranks import critical_difference, stability
-from unifocal.lab.report.numbers import NONE, p_value, span, stars, value
+from unifocal.lab.report.numbers import NONE, p_value, signed, span, stars, value
 from unifocal.lab.report.parts import Fold, Part, Text, parts
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.statistics.pairwise import Pairwise
@@ -32,15 +32,16 @@ def comparison_parts(block: Block, prefix: str) -> tuple[Part, ...]:
         )
         if is_small
         else None,
-        critical_difference(block.friedman, names, f"critical-difference-{prefix}"),
-        _reasons(block.friedman.reasons),
+        critical_difference(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
         stability(block.stability, names, f"rank-stability-{prefix}"),
         ranks_table(block, prefix),
     )
 
 
-def _reasons(reasons: tuple[str, ...]) -> Text | None:
-    return Text(" ".join(reasons)) if reasons else None
+def _care(block: Block) -> str:
+    """Why the diagram must be read with care, but for what stands below the table of p-values already."""
+    reasons = [reason for reason in block.friedman.reasons if reason not in block.pairs.reasons]
+    return block.shortly(" ".join(["", *reasons]))
 
 
 def _meanings() -> Text:
@@ -76,11 +77,11 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
     pairs = result.rows.drop(columns="reasons")
     return make_table(
         name,
-        f"p-values of all pairs of losses, {block.metric}. {result.test[0].upper()}{result.test[1:]}, over {result.unit_name}s.",
+        f"p-values of all pairs of losses, {block.metric}, over {result.unit_name}s. {result.test}.",
         ["", *(block.names[loss] for loss in losses)],
         rows,
         pairs,
-        notes=[legend + ("" if is_papers else over_folds), *result.reasons],
+        notes=[legend + ("" if is_papers else over_folds), *map(block.shortly, result.reasons)],
     )
 
 
@@ -123,7 +124,7 @@ def pairs_table(block: Block, prefix: str) -> Table:
             str(row.units),
             value(row.difference, metric),
             span(row.low, row.high, metric),
-            f"{row.effect:+.2f}" if row.effect == row.effect else NONE,
+            signed(row.effect),
             f"{row.wins} / {row.ties} / {row.defeats}",
             p_value(row.p_holm),
             p_value(row.p_folds),
@@ -196,5 +197,5 @@ def ranks_table(block: Block, prefix: str) -> Table:
         ["loss", *(f"by {method}" for method in methods), "first, by mean"],
         rows,
         data,
-        notes=[*notes, *dict.fromkeys([*block.rankings.reasons, *unstable]), *limited],
+        notes=[*notes, *map(block.shortly, dict.fromkeys([*block.rankings.reasons, *unstable])), *limited],
     )

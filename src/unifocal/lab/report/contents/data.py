@@ -111,6 +111,6 @@ def folds_table(name: str, experiment: Experiment) -> Table:
         texts=[5],
         notes=[
             f"SHA-256 of the cases of each part; of all folds together {whole[:16]}, of images, masks and classes "
-            f"{experiment.data[:16]}. The same hash is the same division. `folds.json` names every case."
+            f"{experiment.data[:16]}. The same hash is the same division. folds.json names every case."
         ],
     )

@@ -12,7 +12,7 @@ from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.means import cases, means, sizes
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.numbers import NONE, heading, interval, span, value
+from unifocal.lab.report.numbers import NONE, heading, interval, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -41,7 +41,6 @@ def results(block: Block, study: Study, prefix: str) -> Section:
         id_,
         title,
         parts(
-            Text(" ".join(answer(block, study))),
             main_table(block, study, prefix),
             means(block, fold_means(mine), f"means-{prefix}"),
             None if single else comparison_parts(block, prefix),
@@ -76,7 +75,7 @@ def metrics_table(
     if not metrics:
         return None
     of_metric = {metric: block.means(metric) for metric in metrics}
-    best = {metric: _best(block, of_metric[metric], metric) for metric in metrics}
+    best = {metric: best_of(block, metric) for metric in metrics}
     papers = [metric for metric in metrics if any(key[1] == metric for key in published)]
     is_whole = len(block.complete) == len(block.losses)
     columns = ["loss"]
@@ -100,7 +99,7 @@ def metrics_table(
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, among "
         "the losses with every run."
     ]
-    if papers and study_source(published):
+    if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
     labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
     return make_table(
@@ -113,13 +112,9 @@ def metrics_table(
     )
 
 
-def study_source(published: dict[tuple[str, str], float]) -> bool:
-    return bool(published)
-
-
-def _best(block: Block, found: pd.DataFrame, metric: str) -> set[str]:
+def best_of(block: Block, metric: str) -> set[str]:
     """The complete losses with the best mean, if there is something to be better than."""
-    means = found["mean"].reindex(block.complete).dropna()
+    means = block.means(metric)["mean"].reindex(block.complete).dropna()
     if len(means) < 2:
         return set()
     top = means.min() if metric in LOWER_IS_BETTER else means.max()
@@ -176,7 +171,7 @@ def sizes_table(block: Block, prefix: str) -> Table | None:
     unit = "px" if block.spacing is None else "mm³"
     columns = [f"{what}, {third.name}" for what, third, _ in thirds]
     rows: list[list[str]] = [
-        ["size [" + unit + "]", *(f"{third.smallest:.3g} to {third.largest:.3g}" for _, third, _ in thirds)],
+        ["size [" + unit + "]", *(f"{size(third.smallest)} to {size(third.largest)}" for _, third, _ in thirds)],
         ["number", *(str(third.number) for _, third, _ in thirds)],
     ]
     data = []

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from unifocal.lab.report.figures.style import ACCENT, PAPER, Drawing, finish, new_figure, styled
+from unifocal.lab.report.numbers import size
 
 
 def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> Drawing | None:
@@ -22,13 +23,16 @@ def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> 
         for axes, (target, values) in zip(grid, found.items(), strict=True):
             axes.hist(np.clip(values, bins[0], bins[-1]), bins, color=ACCENT, edgecolor=PAPER, linewidth=0.6)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
+            axes.xaxis.set_minor_formatter(lambda size, _: "")
             axes.set_ylabel("lesions")
             axes.locator_params(axis="y", integer=True, nbins=4)
             if len(found) > 1:
                 axes.set_title(target)
         grid[-1].set_xlabel(f"size [{unit}]")
         words = "; ".join(
-            f"{target}: {len(values)} lesions, median {values.median():.3g} {unit}, {values.min():.3g} to {values.max():.3g}"
+            f"{target}: {len(values)} lesions, median {size(values.median())} {unit}, {size(values.min())} to "
+            f"{size(values.max())}"
             for target, values in found.items()
         )
         return finish(figure, name, f"Lesion sizes. {words}.", "Sizes of the lesions tested on.")

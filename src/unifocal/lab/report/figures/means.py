@@ -6,9 +6,20 @@ import numpy as np
 import pandas as pd
 
 from unifocal.lab.report.analysis import MANY, Block
-from unifocal.lab.report.figures.style import ACCENT, INK, MUTED, PAPER, Drawing, finish, new_figure, row_height, rows_axes, styled
+from unifocal.lab.report.figures.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    Drawing,
+    finish,
+    new_figure,
+    row_height,
+    rows_axes,
+    styled,
+)
 from unifocal.lab.report.labels import clipped
-from unifocal.lab.report.numbers import heading, value
+from unifocal.lab.report.numbers import decimals, heading, value
 from unifocal.lab.report.sizes import Third
 
 DOTS = 1500  # cases in all, up to which each is drawn
@@ -37,6 +48,9 @@ def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
                 axes.plot([mean - half, mean + half], [n, n], color=ACCENT, lw=1.6, solid_capstyle="round")
             axes.plot(mean, n, "o", color=ACCENT, ms=5.5)
         rows_axes(axes, [clipped(block.names[loss]) for loss in losses], heading(block.metric, block.spacing))
+        if decimals(block.metric) == 3:  # a fraction: intervals may leave what is possible
+            low, high = axes.get_xlim()
+            axes.set_xlim(max(low, -0.03), min(high, 1.03))
         numbers = ", ".join(f"{block.names[loss]} {value(table.loc[loss, 'mean'], block.metric)}" for loss in losses)
         return finish(
             figure,

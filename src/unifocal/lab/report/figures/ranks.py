@@ -3,13 +3,16 @@
 from unifocal.lab.report.analysis import MANY, Block
 from unifocal.lab.report.figures.style import ACCENT, INK, MUTED, RULE, Drawing, finish, new_figure, row_height, styled
 from unifocal.lab.report.labels import clipped
-from unifocal.lab.report.numbers import p_value
+from unifocal.lab.report.numbers import p_equals
 from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.stability import Stability
 
 
-def critical_difference(result: Friedman, names: dict[str, str], name: str) -> Drawing | None:
-    """Demšar's diagram: mean ranks on a line, bars over losses that the critical difference does not part."""
+def critical_difference(result: Friedman, names: dict[str, str], name: str, care: str = "") -> Drawing | None:
+    """Demšar's diagram: mean ranks on a line, bars over losses that the critical difference does not part.
+
+    `care` is what a reader must know besides, added to the caption.
+    """
     ranks = result.mean_ranks.dropna()
     if len(ranks) < 2:
         return None
@@ -48,18 +51,18 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str) -> D
             x = low - 0.06 * span if is_left else high + 0.06 * span
             axes.plot([rank, rank, x], [0, y, y], color=MUTED, lw=0.7)
             text = f"{clipped(names[str(loss)], 26)}  {rank:.2f}" if is_left else f"{rank:.2f}  {clipped(names[str(loss)], 26)}"
-            axes.text(x, y, text, ha="right" if is_left else "left", va="center")
-        axes.set_xlim(low - 0.62 * span, high + 0.62 * span)
+            axes.text(x + (-0.02 if is_left else 0.02) * span, y, text, ha="right" if is_left else "left", va="center")
+        axes.set_xlim(low - 0.5 * span, high + 0.5 * span)
         axes.set_ylim(-depth - half - 0.2, top + 0.6)
         words = ", ".join(f"{names[str(loss)]} {rank:.2f}" for loss, rank in ranks.items())
         alike = "; ".join(" and ".join(names[loss] for loss in bar) for bar in bars) or "none"
-        test = f" Friedman's test: p = {p_value(result.p)}." if result.p == result.p else ""
+        test = f" Friedman's test: {p_equals(result.p)}." if result.p == result.p else ""
         return finish(
             figure,
             name,
             f"Mean ranks, 1 is best: {words}. Not told apart: {alike}.",
             f"Mean ranks over {result.units} {result.unit_name}s, 1 is best. Bars join losses less than the critical "
-            f"difference (Nemenyi, α = {result.alpha:g}) apart.{test}{limited}",
+            f"difference (Nemenyi, α = {result.alpha:g}) apart.{test}{limited}{care}",
         )
 
 
@@ -84,6 +87,7 @@ def stability(result: Stability, names: dict[str, str], name: str, method: str =
         axes.set_ylim(len(losses) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
+        axes.set_xlim(0.5, max(ends["high"].max(), ends["rank"].max(), 2) + 0.5)
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("rank")
         words = ", ".join(f"{names[loss]} {ends.loc[loss, 'first']:.0%}" for loss in losses)

@@ -31,7 +31,7 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
             for half, line in ((recall.loc[loss, "half_width"], "x"), (precision.loc[loss, "half_width"], "y")):
                 if np.isfinite(half):
                     ends = ([x - half, x + half], [y, y]) if line == "x" else ([x, x], [y - half, y + half])
-                    axes.plot(*ends, color=MUTED, lw=0.6, alpha=0.7)
+                    axes.plot(*ends, color=MUTED, lw=0.6, alpha=0.55)
             axes.plot(x, y, "o", color=ACCENT, ms=5.5)
         for loss, (x, y), place in zip(losses, points, _label_heights(points[:, 1], low, high), strict=True):
             axes.annotate(
@@ -40,9 +40,11 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
                 (high + 0.03 * (high - low), place),
                 va="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": RULE, "lw": 0.7, "shrinkA": 1, "shrinkB": 4},
+                arrowprops={"arrowstyle": "-", "color": ACCENT, "lw": 0.7, "linestyle": (0, (1, 2)), "shrinkA": 1, "shrinkB": 4},
             )
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="recall", ylabel="precision", aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([tick for tick in axis.get_ticklocs() if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
         words = ", ".join(
             f"{block.names[loss]} {value(y, 'precision')} and {value(x, 'recall')}"
             for loss, (x, y) in zip(losses, points, strict=True)

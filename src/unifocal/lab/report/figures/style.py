@@ -93,9 +93,9 @@ def finish(figure: "Figure", name: str, alt: str, caption: str) -> Drawing:
 
     svg, pdf = io.BytesIO(), io.BytesIO()
     with rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         figure.set_layout_engine("none")  # the places are found; a second search would double the time
-        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+        figure.savefig(pdf, format="pdf", transparent=True, metadata={"CreationDate": None})
     text = svg.getvalue().decode()
     files = {"svg": text.encode(), "pdf": pdf.getvalue()}
     return Drawing(name, alt, caption, for_page(text, name), files, round(96 * figure.get_figwidth()))
