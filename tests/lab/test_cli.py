@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from tiny import write_data
-from volume_files import block, noise, save_volume
 
 from unifocal.lab import cli
 from unifocal.lab.commands import demo
@@ -65,7 +64,7 @@ def test_every_loss_has_its_equation_and_its_source():
         (["--losses", "dice,unifed-focal"], "unified-focal"),
         (["--losses", "tversky:dleta=0.3"], "delta"),
         (["--losses", "tversky:delta=3"], "delta"),
-        (["--losses", ","], "at least one loss"),
+        (["--losses", ","], "at least one name"),
         (["--folds", "1"], "folds"),
         (["--folds", "13"], "13"),
         (["--validation", "2"], "validation"),
@@ -120,23 +119,23 @@ def test_compare_from_end_to_end(tmp_path, capsys, monkeypatch):
 
 
 def test_a_failed_run_gives_exit_code_1(tmp_path, capsys, monkeypatch):
-    from unifocal.lab import comparison
+    from unifocal.lab import cells
 
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(comparison, "execute", fail)
+    monkeypatch.setattr(cells, "execute", fail)
     assert run("compare", write_data(tmp_path / "data"), *TINY, "--losses", "dice", "--out", tmp_path / "out") == 1
     assert "out of memory" in capsys.readouterr().out
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    from unifocal.lab import comparison
+    from unifocal.lab import cells
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "execute", stop)
+    monkeypatch.setattr(cells, "execute", stop)
     assert run("compare", write_data(tmp_path / "data"), *TINY, "--losses", "dice", "--out", tmp_path / "out") == 130
     assert "same command" in capsys.readouterr().err
     assert not (tmp_path / "out/lock.json").exists()
@@ -149,25 +148,6 @@ def test_describe(tmp_path, capsys):
     assert description["cases"] == 12 and description["empty"] == 1
     assert run("describe", data) == 0
     assert "12" in capsys.readouterr().out
-
-
-def write_volumes(folder):
-    for name in "ab":
-        save_volume(folder / "images" / f"{name}.nii.gz", noise())
-        save_volume(folder / "masks" / f"{name}.nii.gz", block())
-    return folder
-
-
-def test_volumes_can_be_described_and_not_yet_compared(tmp_path, capsys):
-    data = write_volumes(tmp_path / "data")
-    assert run("describe", data, "--format", "plain") == 0
-    assert "voxels" in capsys.readouterr().out
-    # Said before a single file is opened: the sets are large.
-    (data / "masks" / "a.nii.gz").write_bytes(b"broken")
-    assert run("compare", data, *TINY, "--out", tmp_path / "out") == 2
-    err = capsys.readouterr().err
-    assert "compare cannot train on volumes yet" in err and "Traceback" not in err
-    assert not (tmp_path / "out").exists()
 
 
 def test_layouts_prints_each_by_name(capsys, monkeypatch):

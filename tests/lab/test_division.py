@@ -35,6 +35,14 @@ def test_the_whole_is_one_split_without_a_test():
     assert only.test == () and len(only.validation) == 5 and sorted((*only.train, *only.validation)) == list(range(N))
 
 
+def test_the_whole_keeps_published_parts_apart():
+    parts = ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
+    (only,) = split(make_dataset(parts), division="whole")
+    assert (only.train, only.validation, only.test) == (tuple(range(10)), tuple(range(10, 14)), ())
+    (only,) = split(make_dataset(["train"] * 15 + ["test"] * 5), division="whole", validation=0.2)
+    assert sorted((*only.train, *only.validation)) == list(range(15)) and len(only.validation) == 3
+
+
 def test_the_seed_of_the_folds_alone_moves_cases():
     first = split(make_dataset(), split_seed=0)
     assert split(make_dataset(), split_seed=0, seeds="7") == first != split(make_dataset(), split_seed=1)

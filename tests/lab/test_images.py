@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unifocal.lab.data.cases import Case, Dataset
-from unifocal.lab.data.images import read_image
+from unifocal.lab.data.images import read_image, read_picture
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import LabError
 
@@ -48,6 +48,26 @@ def test_alpha_is_dropped_not_blended(grey_of, mode):
     picture = Image.fromarray(GREY).convert(mode)
     picture.putalpha(Image.fromarray(np.array([[0, 9, 255], [0, 0, 1]], np.uint8)))
     np.testing.assert_array_equal(grey_of(picture), GREY)
+
+
+def test_colours_are_kept_in_order(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    path = tmp_path / "x.png"
+    for mode in ("RGB", "RGBA"):
+        Image.fromarray(rgb).convert(mode).save(path)
+        np.testing.assert_array_equal(read_picture(path, colour=True), rgb.transpose(2, 0, 1))
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.save(path)
+    np.testing.assert_array_equal(read_picture(path, colour=True)[:, 0], [[10, 200], [20, 100], [30, 50]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_in_colour_is_three_times_the_grey(tmp_path, dtype):
+    Image.fromarray(GREY.astype(dtype) * (1 if dtype == np.uint8 else 250)).save(tmp_path / "x.png")
+    grey = read_picture(tmp_path / "x.png")
+    assert grey.shape == (1, 2, 3) and grey.dtype == np.float32
+    np.testing.assert_array_equal(read_picture(tmp_path / "x.png", colour=True), np.repeat(grey, 3, 0))
 
 
 def test_palette_is_looked_up(grey_of):

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.patches import by_class, common_shape, cut, each_axis, pad, place, unpad
+from unifocal.lab.patches import by_class, common_shape, cut, pad, place, unpad
+from unifocal.lab.settings import each_axis
 
 
 def generators(n):

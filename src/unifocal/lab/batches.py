@@ -16,8 +16,8 @@ from unifocal.lab.augmentation import Augmentation, Change
 from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.device import to_device
 from unifocal.lab.errors import LabError
-from unifocal.lab.patches import common_shape, each_axis, pad
-from unifocal.lab.settings import Settings
+from unifocal.lab.patches import common_shape, pad
+from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.sources import Data, Files, Group, Plan, Resident, Sample
 
 FIXED = 2**32 - 1  # stands for the epoch where every epoch is to see the same

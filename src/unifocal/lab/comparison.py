@@ -28,7 +28,7 @@ from unifocal.lab.networks import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.storage import lock, write_json
 
 
@@ -83,7 +83,13 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
             )
         check_losses(settings.losses, len(dataset.classes), dataset.dimension)
         for network in settings.networks:
-            Chosen.of(network, dataset.dimension, settings.width).check(settings.deep_supervision != "none")
+            chosen = Chosen.of(network, dataset.dimension, settings.width)
+            chosen.check(settings.deep_supervision != "none")
+            for name in ("patch", "size"):
+                size = getattr(settings, name)
+                if size is not None:
+                    chosen.check_size(each_axis(name, size, dataset.dimension), name)
+                    break  # the size of whole images does not matter where patches are cut
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:

@@ -4,7 +4,8 @@
     published  the folds or parts that came with the data. Where these name no cases to choose the epoch by, a share of
                the training cases is held out for it; where they name no test cases but some for validation, those are
                the test, so that nothing is tested on that chose anything
-    whole      one split without a test, for a network to be used elsewhere
+    whole      one split without a test, for a network to be used elsewhere. Published parts are kept apart: those to
+               validate on choose the epoch, those to test on are left alone
 
 No split parts a group (patients, near-duplicates), but where it was published so.
 """
@@ -38,8 +39,11 @@ def divide(dataset: Dataset, groups: Sequence[int], strata: Sequence[str], setti
         train, validation = hold_out(cases, groups, strata, settings.validation, settings.split_seed)
         return Split(tuple(train), tuple(validation), tuple(test))
 
+    parts = {part: tuple(i for i in everybody if dataset.cases[i].part == part) for part in PARTS}
     if settings.division == "whole":
-        return (held_out(everybody, ()),)
+        if parts["train"] and parts["validation"]:
+            return (Split(parts["train"], parts["validation"], ()),)
+        return (held_out(parts["train"] or everybody, ()),)
     if settings.division == "dealt":
         folds = make_folds(groups, strata, settings.folds, settings.split_seed)
         return tuple(held_out([i for i in everybody if i not in set(test)], test) for test in folds)
@@ -48,7 +52,6 @@ def divide(dataset: Dataset, groups: Sequence[int], strata: Sequence[str], setti
         folds = [[position[name] for name in fold.validation if name in position] for fold in dataset.splits]
         trains = [[position[name] for name in fold.train if name in position] for fold in dataset.splits]
         return tuple(held_out(train, test) for train, test in zip(trains, folds, strict=True))
-    parts = {part: tuple(i for i in everybody if dataset.cases[i].part == part) for part in PARTS}
     if not parts["train"]:
         raise LabError(
             f"expected folds or parts published with the data; {dataset.name} has none. "

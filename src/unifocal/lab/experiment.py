@@ -109,8 +109,9 @@ def open_experiment(folder: Path) -> Experiment:
     position = {case.id: i for i, case in enumerate(dataset.cases)}
     splits = tuple(Split(*(tuple(position[name] for name in fold[part]) for part in PARTS)) for fold in folds["folds"])
     pairs = tuple(
-        Pair(*(position[name] for name in pair["cases"]), pair["similarity"], pair["identical"])
+        Pair(position[first], position[second], pair["similarity"], pair["identical"])
         for pair in folds["near_duplicates"]
+        for first, second in [pair["cases"]]
     )
     groups = tuple(folds["groups"][case.id] for case in dataset.cases)
     return Experiment(folder, dataset, folds["data"], groups, splits, pairs, record["prepared"])

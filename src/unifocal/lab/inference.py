@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unifocal.lab.device import autocast
-from unifocal.lab.patches import Shape, common_shape, each_axis, pad, unpad
-from unifocal.lab.settings import Settings
+from unifocal.lab.patches import Shape, common_shape, pad, unpad
+from unifocal.lab.settings import Settings, each_axis
 
 LARGE = 2**25  # voxels, about 320^3; the logits of larger images are collected in the memory of the CPU
 

@@ -2,25 +2,15 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifocal.lab.errors import LabError
-
-Number = TypeVar("Number", int, float)
 Shape = tuple[int, ...]
 Positions = NDArray[np.int64]
-
-
-def each_axis(name: str, values: Sequence[Number], dimension: int) -> tuple[Number, ...]:
-    """One number for each axis, from as many or from one for all; `name` is the setting they come from."""
-    if len(values) not in (1, dimension):
-        raise LabError(f"{name}: expected one number, or {dimension}, one for each axis; got {len(values)}.")
-    return tuple(values) if len(values) == dimension else tuple(values) * dimension
 
 
 def by_class(positions: Positions, labels: NDArray[np.uint8]) -> list[Positions]:

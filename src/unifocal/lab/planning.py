@@ -92,13 +92,13 @@ def _cost(cell: Sequence[Outcome], watcher: Watcher) -> Cost:
     known = (experiment.dataset.name, run.network.label, run.loss.label)
     counts = (len(cell), sum(is_finished(outcome.folder) for outcome in cell))
     try:
-        return Cost(*known, *counts, *measure(run, experiment))
+        return Cost(*known, *counts, **measure(run, experiment))
     except Exception as error:
         return Cost(*known, *counts, problem=explain(error))
 
 
-def measure(run: Run, experiment: Experiment) -> tuple[float, float, float, int | None]:
-    """(seconds of a step, of an epoch, of a run, peak bytes), by `TIMED` real steps and one predicted case."""
+def measure(run: Run, experiment: Experiment) -> dict[str, Any]:
+    """`step`, `epoch`, `run` and `memory` of a `Cost`, by `TIMED` real steps and one predicted case."""
     settings, split = run.settings, experiment.splits[run.fold]
     device = torch.device(choose_device(settings.device))
     network = build_network(run, experiment).to(device)
@@ -131,7 +131,8 @@ def measure(run: Run, experiment: Experiment) -> tuple[float, float, float, int 
     case = _seconds_each(lambda _: predict(network, image, settings, device, divisor), iter([None] * 2), device, warm=1)
     epoch = len(batches) * step + len(held_out) * check
     scored = len(split.validation) + len(split.test)
-    return step, epoch, settings.epochs * epoch + scored * case, _peak(device)
+    whole = settings.epochs * epoch + scored * case
+    return {"step": step, "epoch": epoch, "run": whole, "memory": _peak(device)}
 
 
 def _again(batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

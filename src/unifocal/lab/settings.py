@@ -6,9 +6,9 @@ them: numbers with commas become tuples, `none` is None.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -256,6 +256,17 @@ def text_of(value: Any) -> str:
     if isinstance(value, dict):  # a choice, as JSON has it
         return Choice(**value).label
     return ",".join(text_of(part) for part in value) if isinstance(value, list | tuple) else str(value).strip()
+
+
+Number = TypeVar("Number", int, float)
+
+
+def each_axis(name: str, values: Sequence[Number], dimension: int) -> tuple[Number, ...]:
+    """One number for each axis, from as many or from one for all; `name` is the setting they come from."""
+    if len(values) not in (1, dimension):
+        shown = ",".join(f"{value:g}" for value in values)
+        raise LabError(f"{name}: expected one number, or {dimension}, one for each axis; got {shown}.")
+    return tuple(values) * (dimension // len(values))
 
 
 def make_settings(**values: Any) -> Settings:

@@ -58,7 +58,7 @@ def parse_sweep(text: str) -> tuple[Stage, ...]:
         tried = tuple(plain_value(value.strip()) for value in values.split(",") if value.strip())
         if not equals or not name.strip() or len(set(map(str, tried))) < 2:
             raise LabError(
-                f"expected parameter=value,value,... with two values or more, stages apart by semicolons; got {part!r}. "
+                f"expected parameter=value,value,... with two values or more, stages after a semicolon; got {part!r}. "
                 "Example: delta=0.4,0.6,0.8;gamma=0.1,0.5"
             )
         stages.append(Stage(name.strip(), tried))

@@ -11,6 +11,7 @@ import pytest
 from fake_grid import check_finished, check_whole, make_grid, repeated_epochs, run_cell, start, wait_until
 
 from unifocal.lab.grid import run_grid
+from unifocal.lab.grid.cells import read_history
 from unifocal.lab.progress import Watcher
 from unifocal.lab.settings import make_settings
 
@@ -47,7 +48,7 @@ def test_kill_9_of_workers_at_random_moments(out):
     epochs = dict.fromkeys(kills, -1)  # of a run when it was last killed: a next kill waits for progress
     while grid.poll() is None and sum(kills.values()) < 12:
         check_whole(cells)
-        done = {cell.name: len(fake_grid.read_history(cell.folder)) for cell in cells}
+        done = {cell.name: len(read_history(cell.folder)) for cell in cells}
         targets = {n: pid for n, pid in fake_grid.workers_of(cells).items() if pid != grid.pid and done[n] > epochs[n]}
         if targets:
             name = chance.choice(sorted(targets))
@@ -82,7 +83,7 @@ def test_interrupts_leave_no_process_and_no_claim(out, workers, word, code):
     cells = make_grid(out, runs=3, epochs=150)
     grid = start(out, workers=workers)
     wait_until(lambda: len(fake_grid.workers_of(cells)) == min(workers, 3))
-    wait_until(lambda: fake_grid.read_history(cells[0].folder))
+    wait_until(lambda: read_history(cells[0].folder))
     children = fake_grid.descendants(grid.pid)
     pressed = time.monotonic()
     if word == signal.SIGINT:
@@ -114,7 +115,7 @@ def test_two_grids_on_one_folder_share_the_runs(out):
 def test_a_grid_waits_for_the_other_says_so_and_takes_over_when_that_is_killed(out):
     cells = make_grid(out, runs=1, epochs=300)
     first = start(out)
-    wait_until(lambda: fake_grid.read_history(cells[0].folder))
+    wait_until(lambda: read_history(cells[0].folder))
     second = start(out)
     assert second.stderr.readline().startswith(f"waiting for 1 runs that others work on (process {first.pid} on ")
     first.kill()
@@ -153,7 +154,7 @@ def test_a_disk_that_is_full_now_and_then(out, monkeypatch):
 def test_a_damaged_checkpoint_costs_its_run_a_fresh_start(out, damage):
     cells = make_grid(out, runs=2, epochs=40)
     grid = start(out)
-    wait_until(lambda: len(fake_grid.read_history(cells[0].folder)) > 5)
+    wait_until(lambda: len(read_history(cells[0].folder)) > 5)
     grid.kill()
     fake_grid.records_of(grid)
     (cells[0].folder / "last.ckpt").write_bytes(damage)

@@ -135,7 +135,7 @@ def test_workers_that_cannot_start_end_the_grid_with_their_last_words(out):
     def nowhere(out, name):
         raise AssertionError
 
-    with pytest.raises(LabError, match="no worker process can be started.*has no attribute"):
+    with pytest.raises(LabError, match=r"no worker process can be started.*has no attribute"):
         run(make_grid(out), execute=nowhere, workers=2)
 
 
@@ -178,7 +178,7 @@ def test_threads_and_gpus_are_shared_out(monkeypatch):
 def test_shards_are_equal_parts(parts):
     items = list(range(17))
     shards = [part_of(items, f"{i}/{parts}") for i in range(1, parts + 1)]
-    assert sorted(sum(shards, [])) == items
+    assert sorted(item for shard in shards for item in shard) == items
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
     assert part_of(items, None) == items
 

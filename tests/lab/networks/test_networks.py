@@ -14,7 +14,6 @@ from torch import nn
 
 from unifocal import DeepSupervision, DiceCELoss
 from unifocal.lab.errors import LabError
-from unifocal.lab.network import build_network
 from unifocal.lab.networks import NETWORKS, build, check_network, divisor, smallest
 
 TINY = {"segresnet": 8, "resnet50-unet": None}  # all others: 4
@@ -201,13 +200,6 @@ def test_the_table_of_the_documentation():
     for name, *millions in rows:
         for dimension, stated in zip((2, 3), millions, strict=True):
             assert f"{parameters(name, dimension) / 1e6:.1f}" == stated, (name, dimension)
-
-
-def test_unet_is_the_one_before():
-    ours = build("unet", dimension=2, channels=1, classes=2, seed=7, width=6).state_dict()
-    theirs = build_network(2, 6, 7).state_dict()
-    assert list(ours) == list(theirs)
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

@@ -10,7 +10,7 @@ from scipy.ndimage import zoom
 from unifocal.lab.errors import LabError
 from unifocal.lab.preparation import placement as module
 from unifocal.lab.preparation.placement import Placement, to_original
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, make_settings
 
 
 def one_hot(labels, classes):
@@ -35,7 +35,7 @@ def one_hot(labels, classes):
     ],
 )  # fmt: skip
 def test_where_the_training_grid_lies(settings, shape, spacing, resampled, start, size):
-    found = Placement.of(shape, spacing, Settings(**settings))
+    found = Placement.of(shape, spacing, make_settings(**settings))
     assert found == Placement(shape, resampled, start, size)
     assert Placement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
@@ -43,15 +43,15 @@ def test_where_the_training_grid_lies(settings, shape, spacing, resampled, start
 @pytest.mark.parametrize("name", ["size", "spacing", "crop"])
 def test_one_number_or_one_for_each_axis(name):
     with pytest.raises(LabError, match=f"{name}: expected one number, or 3, .*got 8,8"):
-        Placement.of((10, 10, 10), (1.0, 1.0, 1.0), Settings(**{name: (8, 8)}))
+        Placement.of((10, 10, 10), (1.0, 1.0, 1.0), make_settings(**{name: (8, 8)}))
 
 
-def test_cut_takes_the_centre_and_pads_with_zeros():
+def test_cut_takes_the_centre_and_fills_up():
     array = np.arange(1, 7, dtype=np.float32)[None, :, None, None] * np.ones((2, 1, 3, 4), np.float32)
-    cut = Placement.of((6, 3, 4), None, Settings(crop=(4, 5, 4))).cut(array)
+    cut = Placement.of((6, 3, 4), None, Settings(crop=(4, 5, 4))).cut(array, fill=0)
     assert cut.shape == (2, 4, 5, 4)
     np.testing.assert_array_equal(cut[1, :, :, 0], [[0, n, n, n, 0] for n in (2, 3, 4, 5)])
-    cut = Placement.of((6, 3, 4), None, Settings(crop=(9, 3, 1))).cut(array)
+    cut = Placement.of((6, 3, 4), None, Settings(crop=(9, 3, 1))).cut(array, fill=0)
     # six slices in nine: the odd one out comes first
     assert cut[0, :, 0, 0].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 0]
 
@@ -60,7 +60,7 @@ def test_cut_takes_the_centre_and_pads_with_zeros():
 def test_the_way_back_undoes_the_cut(crop):
     labels = np.random.default_rng(0).integers(0, 3, (6, 5, 7)).astype(np.uint8)
     placement = Placement.of(labels.shape, None, Settings(crop=crop))
-    back = to_original(one_hot(placement.cut(labels), 3), placement)
+    back = to_original(one_hot(placement.cut(labels, fill=0), 3), placement)
     inside = np.zeros(labels.shape, bool)
     inside[tuple(slice(max(s, 0), s + n) for s, n in zip(placement.start, crop, strict=True))] = True
     np.testing.assert_array_equal(back[inside], labels[inside])
@@ -97,7 +97,7 @@ def test_the_way_back_after_resampling_and_cutting():
     placement = Placement.of(ball.shape, (1.0, 1.0, 2.0), Settings(spacing=(2,), crop=(16, 30, 30)))
     assert placement.resampled == (20, 22, 30)
     halved = ball.reshape(20, 2, 22, 2, 30).mean((1, 3))
-    foreground = torch.from_numpy(placement.cut(halved.astype(np.float32)))
+    foreground = torch.from_numpy(placement.cut(halved.astype(np.float32), fill=0))
     back = to_original(torch.stack([1 - foreground, foreground]), placement)
     assert back.shape == ball.shape
     assert 2 * (back & ball).sum() / (back.sum() + ball.sum()) > 0.95

@@ -1,6 +1,7 @@
 """A case as the network sees it: the order of the steps, sequences, colours, axes, and real data."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from unifocal.lab.data.cases import IGNORE, Case, Dataset
 from unifocal.lab.data.images import read_image
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.data.reading import read_dataset
+from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.errors import LabError
 from unifocal.lab.preparation.placement import to_original
 from unifocal.lab.preparation.steps import check_preparation, prepare_case, prepare_image
@@ -20,7 +22,7 @@ from unifocal.lab.settings import Settings, make_settings
 
 
 def make_dataset(folder, case, dimension=3, **fields):
-    values = {"classes": ("background", "lesion"), "values": {0: 0, 1: 1, 9: IGNORE}} | fields
+    values: dict[str, Any] = {"classes": ("background", "lesion"), "values": {0: 0, 1: 1, 9: IGNORE}} | fields
     return Dataset(folder.name, "plain", folder, (case,), dimension=dimension, **values)
 
 
@@ -65,9 +67,7 @@ def test_real_brain_tumour_four_sequences_in_one_file(shared):
     assert prepared.image.is_contiguous() and prepared.labels.is_contiguous()
     np.testing.assert_allclose(prepared.image.flatten(1).mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(prepared.image.flatten(1).std(1), 1, atol=1e-5)
-    import nibabel as nib
-
-    stored = np.asarray(nib.load(case.image).dataobj).astype(float)
+    stored = np.moveaxis(read_volume(case.image).values.astype(float), 0, -1)
     centre = stored[:, :, 20:24].mean(2)  # two slices become one, and the widened triangle takes some of four
     for channel in range(4):
         halves = centre[:146, :146, channel].reshape(73, 2, 73, 2).mean((1, 3))
@@ -130,7 +130,7 @@ def test_clip_then_resample_then_normalise(tmp_path):
     np.testing.assert_allclose(image.flatten(), [0, 1], atol=1e-6)
 
 
-def test_padding_is_zero_and_background_and_does_not_count(tmp_path):
+def test_padding_is_zero_and_ignored_and_does_not_count(tmp_path):
     values = np.arange(10, 18, dtype=np.int16).reshape(2, 2, 2)
     image = save_volume(tmp_path / "a.nii.gz", values)
     mask = save_volume(tmp_path / "a_mask.nii.gz", np.full((2, 2, 2), 1, np.uint8))
@@ -139,8 +139,8 @@ def test_padding_is_zero_and_background_and_does_not_count(tmp_path):
     inside = prepared.image[0, 1:3, 1:3, 1:3]
     np.testing.assert_allclose(inside.mean(), 0, atol=1e-6)
     np.testing.assert_allclose(inside.std(), 1, atol=1e-6)
-    assert (prepared.image != 0).sum() == 8 == prepared.labels.sum()
-    assert (prepared.labels[1:3, 1:3, 1:3] == 1).all()
+    assert (prepared.image != 0).sum() == 8
+    assert (prepared.labels[1:3, 1:3, 1:3] == 1).all() and (prepared.labels == IGNORE).sum() == 64 - 8
 
 
 def test_ignored_voxels_are_kept(tmp_path):
@@ -155,8 +155,8 @@ def test_ignored_voxels_are_kept(tmp_path):
 
 def test_sequences_with_grids_of_their_own(tmp_path):
     """As PI-CAI has them: ADC coarser, shifted and larger than T2W. A lesion lies in one place in both."""
-    t2w_grid = {"spacing": (0.5, 0.5, 3.0), "origin": (-10.0, -10.0, -12.0)}
-    adc_grid = {"spacing": (2.0, 2.0, 3.6), "origin": (-21.0, -19.0, -17.0)}
+    t2w_grid: dict[str, Any] = {"spacing": (0.5, 0.5, 3.0), "origin": (-10.0, -10.0, -12.0)}
+    adc_grid: dict[str, Any] = {"spacing": (2.0, 2.0, 3.6), "origin": (-21.0, -19.0, -17.0)}
 
     def blob(shape, spacing, origin):
         at = np.indices(shape) * np.reshape(spacing, (3, 1, 1, 1)) + np.reshape(origin, (3, 1, 1, 1))
@@ -193,6 +193,11 @@ def test_what_does_not_fit_is_said(tmp_path):
         check_preparation(dataset, Settings(size=(8, 8)))
     with pytest.raises(LabError, match="spacing: expected volumes"):
         check_preparation(replace(dataset, dimension=2), Settings(spacing=(1,)))
+    with pytest.raises(LabError, match="clip_percentiles: expected two numbers from 0 to 100; got 1,101"):
+        check_preparation(dataset, Settings(clip_percentiles=(1, 101)))
+    other = Case("a", (volume,), (save_volume(tmp_path / "m.nii.gz", np.zeros((4, 4, 5), np.uint8)),))
+    with pytest.raises(LabError, match=r"a: expected a mask of the image's shape, \(4, 4, 4\); got \(4, 4, 5\)"):
+        prepare_case(other, make_dataset(tmp_path, other), Settings())
     nan = np.zeros((4, 4, 4), np.float32)
     nan[1, 2, 3] = np.nan
     broken = Case("b", (save_volume(tmp_path / "b.nii.gz", nan),), ())

@@ -74,10 +74,15 @@ def _check_folders(folders: Sequence[Path], settings: Settings) -> None:
 def _print(comparison: "Comparison", console: "Console") -> None:
     from unifocal.lab.report import PICTURE, terminal_tables
 
-    for table in terminal_tables(comparison):
+    tested = any(split.test for experiment in comparison.experiments for split in experiment.splits)
+    for table in terminal_tables(comparison) if tested else []:
         console.print(table)
     for outcome in comparison.failures:
         console.print(f"failed: {outcome.run.title}: {outcome.failure}", markup=False, highlight=False)
+    if not tested and not comparison.failures:
+        console.print(
+            f"trained: unifocal predict {comparison.out} IMAGES", markup=False, highlight=False, soft_wrap=True
+        )
     files = [
         ("table", comparison.out / "results.csv"),
         ("summary", comparison.out / "summary.md"),

@@ -107,7 +107,8 @@ def read_volume(path: Path) -> Volume:
     return _by_nibabel(path) if suffix(path) in NIFTI else _by_itk(path)
 
 
-def _open_nifti(path: Path) -> Any:
+def open_nifti(path: Path) -> Any:
+    """The image as nibabel has it, voxels not yet read; a LabError if it is none."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.loadsave import load
     from nibabel.spatialimages import HeaderDataError
@@ -121,7 +122,7 @@ def _open_nifti(path: Path) -> Any:
 
 
 def _header_by_nibabel(path: Path) -> Header:
-    image = _open_nifti(path)
+    image = open_nifti(path)
     shape, channels = _split_shape(path, image.shape)
     stored = image.dataobj
     size = int(stored.offset) + math.prod(image.shape) * stored.dtype.itemsize
@@ -132,7 +133,7 @@ def _header_by_nibabel(path: Path) -> Header:
 
 
 def _by_nibabel(path: Path) -> Volume:
-    image = _open_nifti(path)
+    image = open_nifti(path)
     shape, channels = _split_shape(path, image.shape)
     try:
         values = np.asarray(image.dataobj)

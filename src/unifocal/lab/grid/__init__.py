@@ -6,7 +6,7 @@ works on it (`claims`), so a grid may be started twice, anywhere, by mistake or 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from unifocal.lab.claims import owner_of
 from unifocal.lab.grid.cells import Cell, Execute, Record
@@ -22,7 +22,9 @@ WAIT = 2.0  # seconds between two looks at runs that others work on
 Engine = Callable[[Sequence[Cell], Settings, Watcher, Execute], Iterator[Record]]
 
 
-def run_grid(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> Iterator[Record]:
+def run_grid(
+    cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
+) -> Generator[Record, None, None]:
     """Execute every cell, or those of `settings.shard`; yields their records as they come, in no order.
 
     `execute(out, name)` is an importable function that brings a run to its end from where it stands, leaves
@@ -63,7 +65,8 @@ def choose_engine(settings: Settings) -> Engine:
         return in_slurm
     from unifocal.lab.grid.local import in_process, in_workers
 
-    return in_workers if settings.workers > 1 else in_process
+    # A run on several devices tells of its epochs in a process of its own: its files are followed instead.
+    return in_workers if settings.workers > 1 or settings.devices > 1 else in_process
 
 
 def _wait(cells: Sequence[Cell], watcher: Watcher) -> None:

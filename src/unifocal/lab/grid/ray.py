@@ -1,20 +1,22 @@
 """Runs on a Ray cluster, or on a small one that is started here: fractions of GPUs, and lost nodes made good."""
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from unifocal.lab.errors import LabError
+from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.grid.cells import Cell, Execute, Record, make_record, perform
 from unifocal.lab.grid.following import Following
+from unifocal.lab.grid.signals import terminable
 from unifocal.lab.grid.threads import threads_per_run, use_threads
 from unifocal.lab.progress import Watcher
 from unifocal.lab.settings import Settings
 
 POLL = 1.0  # seconds between two looks at the files of the runs
 RETRIES = 3  # of a run whose node or process is lost
+PATIENCE = 10.0  # seconds to wait for an answer of a cluster
 STORE = 80 * 2**20  # bytes for objects of Ray: no run has any
 
 
@@ -38,6 +40,7 @@ def in_ray(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute:
         left: dict[Any, Cell] = {}
         try:
             for cell in cells:
+                cell.folder.mkdir(parents=True, exist_ok=True)  # by which a node knows that it sees the same disk
                 following.begin(cell)
                 left[task.remote(execute, cell, cpus)] = cell
             while left:
@@ -64,6 +67,7 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
         {"include_dashboard": False, "object_store_memory": STORE} if address is None else {"address": address}
     )
     try:
+        _knock(address)
         ray.init(log_to_driver=False, logging_level="ERROR", **start)
     except Exception as error:  # Ray raises a dozen kinds
         where = "a Ray cluster here" if address is None else f"the Ray cluster at {address}"
@@ -72,9 +76,22 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
             "Is it up (`ray status`), of the same Ray version, and RAY_AUTH_MODE the same on all nodes?"
         ) from error
     try:
-        yield
+        with terminable():  # Ray has put a handler of its own in the place of the grid's
+            yield
+    except SystemError as error:  # what becomes of an exception that a signal raises within Ray's own code
+        raise (error.__cause__ if isinstance(error.__cause__, Terminated) else error) from None
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Is somebody there? Ray itself asks for minutes."""
+    if address is not None and address not in ("auto", "local"):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not port.isdigit():
+            raise ValueError("an address is host:port.")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE):
+            pass
 
 
 def resources(nodes: Sequence[dict[str, Any]], settings: Settings) -> tuple[int, float]:
@@ -96,9 +113,7 @@ def fits(node: dict[str, Any], cpus: int, gpus: float) -> bool:
 
 def on_node(execute: Execute, cell: Cell, threads: int) -> Record:
     """What a node does."""
-    if not Path(cell.out, "experiment.json").is_file():
-        import socket
-
+    if not cell.folder.is_dir():
         reason = (
             f"node {socket.gethostname()} does not see {cell.out}. All nodes must share the file system of --out, "
             "under the same path"

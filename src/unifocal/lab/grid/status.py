@@ -47,7 +47,10 @@ def read_status(out: Path) -> list[RunStatus]:
     except (KeyError, TypeError):
         raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none.") from None
     now = file_system_time(out)
-    return [_status(Cell(str(out / run.get("folder", "")), run["name"], run["title"], run["epochs"]), now) for run in planned]
+    return [
+        _status(Cell(str(out / run.get("folder", "")), run["name"], run["title"], run["epochs"]), now)
+        for run in planned
+    ]
 
 
 def total_remaining(runs: Sequence[RunStatus]) -> float | None:

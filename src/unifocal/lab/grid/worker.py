@@ -30,7 +30,9 @@ def find(address: str) -> Execute:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    # Ctrl-C reaches the whole group, and the parent decides what it means. Not SIG_IGN, which the processes of a run on
+    # several devices would inherit: SIGINT is what torch ends them by when this one dies.
+    signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, terminate)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer

@@ -1,9 +1,12 @@
 """A network as the settings of a comparison ask for it: its name, its arguments, and the width that all share."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unifocal.lab.choices import NetworkChoice
+from unifocal.lab.errors import LabError
 from unifocal.lab.networks.building import build
 from unifocal.lab.networks.catalogue import NETWORKS, check_network, check_width, divisor, smallest
 
@@ -48,6 +51,12 @@ class Chosen:
     def divisor(self) -> tuple[int, ...]:
         return divisor(self.name, self.dimension, **self.arguments)
 
-    @property
-    def smallest(self) -> tuple[int, ...]:
-        return smallest(self.name, self.dimension, **self.arguments)
+    def check_size(self, size: Sequence[int], what: str) -> None:
+        """Raise LabError if images of this size, padded to the divisor, are too small to train on."""
+        padded = [math.ceil(side / step) * step for side, step in zip(size, self.divisor, strict=True)]
+        needed = smallest(self.name, self.dimension, **self.arguments)
+        if math.prod(padded) < math.prod(needed):
+            raise LabError(
+                f"network {self.name!r} needs images of {' x '.join(map(str, needed))} or more, along whichever axis; "
+                f"{what} is {' x '.join(map(str, size))}. Make it larger."
+            )

@@ -12,7 +12,6 @@ nothing is ever written over with something else: other settings have other file
 case write the same. The key of a set is a hash of its cases. A file that was cut short or damaged is made anew.
 """
 
-import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,8 @@ CASES = "cases"
 INDEX = "index.json"
 KEY = 16  # characters of a hash in names
 NAME = 80  # of an id
-PARTS = ("image", "labels", "foreground")
+IMAGE, LABELS, FOREGROUND, RECORD = "image.npy", "labels.npy", "foreground.npy", "json"
+PARTS = (IMAGE, LABELS, FOREGROUND)
 
 
 class PreparedSet:
@@ -65,11 +65,11 @@ class PreparedSet:
 
     def __getitem__(self, i: int) -> Prepared:
         """A case whose tensors lie on disk; changing them changes nothing there."""
-        return Prepared(*(torch.from_numpy(self._load(i, part, "c")) for part in ("image", "labels")))
+        return Prepared(*(torch.from_numpy(self._load(i, part, "c")) for part in (IMAGE, LABELS)))
 
     def foreground(self, i: int) -> NDArray[np.int64]:
         """Positions (m, dimension) of voxels of the foreground, at most some thousands of each class."""
-        return self._load(i, "foreground")
+        return self._load(i, FOREGROUND)
 
     def placement(self, i: int) -> Placement:
         """How the case came onto the training grid."""
@@ -82,7 +82,7 @@ class PreparedSet:
         return case
 
     def _load(self, i: int, part: str, mapped: Literal["c"] | None = None) -> NDArray[Any]:
-        path = _part(self.folder.parent / CASES / self._case(i)["name"], part)
+        path = _file(self.folder.parent / CASES / self._case(i)["name"], part)
         try:
             array: NDArray[Any] = np.load(path, mmap_mode=mapped)
         except (FileNotFoundError, ValueError, EOFError) as error:
@@ -144,26 +144,26 @@ def _prepare(case: Case, dataset: Dataset, settings: Settings, store: Path, cont
         prepared, placement = prepare_case(case, dataset, settings)
         arrays = (prepared.image.numpy(), prepared.labels.numpy(), sample_foreground(prepared.labels.numpy()))
         for part, array in zip(PARTS, arrays, strict=True):
-            _save(_part(stem, part), array)
-        sums = {part: contents.digest(_part(stem, part), own=True) for part in PARTS}
+            _save(_file(stem, part), array)
+        sums = {part: contents.digest(_file(stem, part), own=True) for part in PARTS}
         record = {"placement": placement.to_json(), "sha256": sums}
-        write_json(_part(stem, ""), record)
+        write_json(_file(stem, RECORD), record)
     return {"name": stem.name, "placement": record["placement"]}
 
 
 def _whole_record(stem: Path, contents: Contents) -> dict[str, Any] | None:
     """What was recorded of a case, if its files still hold what they held then."""
     try:
-        record = read_json(_part(stem, ""))
-        whole = all(contents.digest(_part(stem, part), own=True) == record["sha256"][part] for part in PARTS)
+        record = read_json(_file(stem, RECORD))
+        whole = all(contents.digest(_file(stem, part), own=True) == record["sha256"][part] for part in PARTS)
         Placement.from_json(record["placement"])
     except (FileNotFoundError, LabError, KeyError, TypeError, AttributeError):
         return None
     return record if whole else None
 
 
-def _part(stem: Path, part: str) -> Path:
-    return stem.with_name(f"{stem.name}.{part}.npy" if part else f"{stem.name}.json")
+def _file(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}.{ending}")
 
 
 def _same(path: Path, value: object) -> bool:
@@ -174,11 +174,11 @@ def _same(path: Path, value: object) -> bool:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
+    """As np.save, which does not notice when the disk gets full with the last of its blocks."""
+
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            np.save(file, array)
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)
 
-    try:
-        write_with(path, write)
-    except OSError as error:
-        raise OSError(error.errno or errno.ENOSPC, error.strerror or str(error), str(path)) from error
+    write_with(path, write)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +38,8 @@ class Contents:
 
     def __exit__(self, *_: object) -> None:
         if self.new:
-            write_text(self.path, json.dumps(_read(self.path) | self.new, indent=0) + "\n")
+            with suppress(OSError):  # what cannot be remembered is read again
+                write_text(self.path, json.dumps(_read(self.path) | self.new, indent=0) + "\n")
 
     def digest(self, path: Path, own: bool = False) -> str:
         """The SHA-256 of a file; `own` files are written by the lab alone, and trusted at once."""

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifocal.lab.errors import LabError
 from unifocal.lab.preparation.resampling import along_first, resample_plane, weights
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, each_axis
 
 PICTURE_SIZE = 128
 BLOCK = 1 << 24  # voxels of the original grid looked at together
@@ -41,10 +40,10 @@ class Placement:
         n = len(shape)
         resampled = wanted_size(settings, n) or shape
         if settings.spacing is not None and spacing is not None:
-            wanted = for_axes(settings.spacing, n, "spacing")
+            wanted = each_axis("spacing", settings.spacing, n)
             lengths = (length * s / w for length, s, w in zip(shape, spacing, wanted, strict=True))
             resampled = tuple(max(1, math.floor(length + 0.5)) for length in lengths)
-        size = resampled if settings.crop is None else for_axes(settings.crop, n, "crop")
+        size = resampled if settings.crop is None else each_axis("crop", settings.crop, n)
         start = tuple((length - cut) // 2 for length, cut in zip(resampled, size, strict=True))
         return cls(shape, resampled, start, size)
 
@@ -55,11 +54,11 @@ class Placement:
     def to_json(self) -> dict[str, Any]:
         return {name: list(numbers) for name, numbers in asdict(self).items()}
 
-    def cut(self, array: NDArray[Number]) -> NDArray[Number]:
-        """The training grid from (..., *resampled), with zeros where that does not reach."""
+    def cut(self, array: NDArray[Number], fill: int) -> NDArray[Number]:
+        """The training grid from (..., *resampled), filled up where that does not reach."""
         if self.size == self.resampled:
             return array
-        padded = np.zeros((*array.shape[: -len(self.size)], *self.size), array.dtype)
+        padded = np.full((*array.shape[: -len(self.size)], *self.size), fill, array.dtype)
         inside, there = self.overlap()
         channels: tuple[Any, ...] = (...,)
         padded[(*channels, *inside)] = array[(*channels, *there)]
@@ -68,7 +67,7 @@ class Placement:
     def overlap(self) -> tuple[list[slice], list[slice]]:
         """Where training and resampled grid overlap, in either."""
         there = [
-            slice(max(start, 0), max(min(start + size, length), 0))
+            slice(max(start, 0), min(start + size, length))
             for start, size, length in zip(self.start, self.size, self.resampled, strict=True)
         ]
         return [slice(s.start - o, s.stop - o) for s, o in zip(there, self.start, strict=True)], there
@@ -80,17 +79,9 @@ def wanted_size(settings: Settings, axes: int) -> tuple[int, ...] | None:
     Pictures are resized to 128 x 128 unless the settings say otherwise, or make them one size by crop or patch.
     """
     if settings.size is not None:
-        return for_axes(settings.size, axes, "size")
+        return each_axis("size", settings.size, axes)
     is_default = axes == 2 and settings.crop is None and settings.patch is None
     return (PICTURE_SIZE, PICTURE_SIZE) if is_default else None
-
-
-def for_axes(values: tuple[Any, ...], axes: int, setting: str) -> tuple[Any, ...]:
-    """One value for each axis; a single one stands for all."""
-    if len(values) not in (1, axes):
-        shown = ",".join(f"{value:g}" for value in values)
-        raise LabError(f"{setting}: expected one number, or {axes}, one for each axis; got {shown}.")
-    return values * axes if len(values) == 1 else values
 
 
 def to_original(probabilities: Tensor, placement: Placement) -> NDArray[np.uint8]:

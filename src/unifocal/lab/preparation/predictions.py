@@ -4,7 +4,6 @@ import colorsys
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from PIL import Image
 
 from unifocal.lab.data.files import NIFTI, file_name, is_volume, suffix
 from unifocal.lab.data.masks import read_values
-from unifocal.lab.data.volumes import simple_itk
+from unifocal.lab.data.volumes import open_nifti, simple_itk
 from unifocal.lab.errors import LabError
 from unifocal.lab.storage import write_with
 
@@ -71,13 +70,10 @@ def _palette() -> list[int]:
 
 
 def _write_nifti(part: Path, mask: NDArray[np.uint8], like: Path) -> None:
-    from nibabel.loadsave import load
-
-    reference: Any = load(like)
+    reference = open_nifti(like)
     header = reference.header.copy()
     header.extensions.clear()
     header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     image = type(reference)(mask, None, header)
     part.write_bytes(gzip.compress(image.to_bytes(), mtime=0))

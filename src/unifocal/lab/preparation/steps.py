@@ -4,7 +4,7 @@ Clipping comes first, so that metal and noise are gone before they could be spre
 those of the image as it was taken. Normalising follows resampling, as in the published comparisons, whose volumes went
 through MIScnn (resample, clip, normalise) and whose pictures were resized first: the values that the network sees are
 those that fill [0, 1]. It precedes the cut, so that a crop does not change intensities and zeros of a padding do not
-count. A padding is 0 in the image and background in the labels.
+count. A padding is 0 in the image and `IGNORE` in the labels: there is no truth outside the image.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifocal.lab.data.cases import Case, Dataset
+from unifocal.lab.data.cases import IGNORE, Case, Dataset
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.data.volumes import Grid
 from unifocal.lab.errors import LabError
 from unifocal.lab.preparation.grids import resample_onto, resampled_grid
 from unifocal.lab.preparation.intensity import clip, normalise
-from unifocal.lab.preparation.placement import Placement, for_axes
+from unifocal.lab.preparation.placement import Placement
 from unifocal.lab.preparation.resampling import resample_image, resample_labels
 from unifocal.lab.preparation.sequences import read_sequences
-from unifocal.lab.settings import Settings
+from unifocal.lab.settings import Settings, each_axis
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,13 @@ def check_preparation(dataset: Dataset, settings: Settings) -> None:
         raise LabError(f"spacing: expected volumes; {dataset.name} holds pictures, which have none. Use size.")
     if dataset.dimension == 3 and settings.colour:
         raise LabError(f"colour: expected pictures; {dataset.name} holds volumes, which have none.")
+    low, high = settings.clip_percentiles or (0, 100)
+    if low < 0 or high > 100:
+        raise LabError(f"clip_percentiles: expected two numbers from 0 to 100; got {low:g},{high:g}.")
     for name in ("size", "spacing", "crop"):
         values = getattr(settings, name)
         if values is not None:
-            for_axes(values, dataset.dimension, name)
+            each_axis(name, values, dataset.dimension)
 
 
 def prepare_image(case: Case, dataset: Dataset, settings: Settings) -> tuple[Tensor, Placement]:
@@ -64,7 +67,7 @@ def prepare_image(case: Case, dataset: Dataset, settings: Settings) -> tuple[Ten
         if placement is None:
             placement, reference = Placement.of(image.shape[1:], grid.spacing if grid else None, settings), grid
         resampled = _resample(image, grid, reference, placement.resampled)
-        channels.append(placement.cut(normalise(torch.from_numpy(resampled), settings.intensity).numpy()))
+        channels.append(placement.cut(normalise(torch.from_numpy(resampled), settings.intensity).numpy(), fill=0))
     assert placement is not None  # a case without images was refused
     return torch.from_numpy(channels[0] if len(channels) == 1 else np.concatenate(channels)), placement
 
@@ -80,5 +83,8 @@ def _resample(
 def prepare_case(case: Case, dataset: Dataset, settings: Settings) -> tuple[Prepared, Placement]:
     """Images and truth of a case on the training grid."""
     image, placement = prepare_image(case, dataset, settings)
-    labels = placement.cut(resample_labels(read_mask(case, dataset), placement.resampled))
+    mask = read_mask(case, dataset)
+    if mask.shape != placement.original:
+        raise LabError(f"{case.id}: expected a mask of the image's shape, {placement.original}; got {mask.shape}.")
+    labels = placement.cut(resample_labels(mask, placement.resampled), fill=IGNORE)
     return Prepared(image, torch.from_numpy(np.ascontiguousarray(labels))), placement

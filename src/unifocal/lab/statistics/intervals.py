@@ -80,8 +80,8 @@ def seed_spread(scores: Scores) -> pd.DataFrame:
     It is what training again does to the table's number, on the cases that have a value for every seed of the loss.
     """
     rows = []
-    for loss, values, run in zip(scores.losses, scores.values, scores.run, strict=True):
-        values = values[run.any(1)]  # noqa: PLW2901
+    for loss, every, run in zip(scores.losses, scores.values, scores.run, strict=True):
+        values = every[run.any(1)]
         cases = np.isfinite(values).all(0) & (len(values) > 0)
         means = values[:, cases].mean(1) if cases.any() else np.empty(0)
         sd = float(means.std(ddof=1)) if len(means) > 1 else float("nan")

@@ -30,6 +30,8 @@ LABELS: dict[Test, str] = {
 EFFECTS: dict[Test, str] = {"signed-rank": "matched-pairs rank-biserial correlation", "rank-sum": "Cliff's delta"}
 DIGITS = 12  # differences are rounded to these, so that equal ones tie whatever their last bits say
 MANY_TIES = 0.5
+COLUMNS = ["loss", "other", "better", "units", "difference", "low", "high", "wins", "ties", "defeats"]
+COLUMNS += ["effect", "standardised", "p"]
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,20 @@ class Pairwise:
 def pairwise(scores: Scores, test: Test = "signed-rank", alpha: float = 0.05) -> Pairwise:
     """Compare all pairs of losses; the family of Holm's correction is all pairs of this class and metric."""
     sign = -1.0 if scores.lower_is_better else 1.0
+    means = unit_means(scores, scores.values)
     rows = []
     for a, others in paired_differences(scores):
-        first = unit_means(scores, scores.values[a][None])[0]
         for b, differences in others:
-            both = differences[np.isfinite(differences)]
-            row = _describe(both, sign)
+            here = np.isfinite(differences)
+            row = _describe(differences[here], sign)
             if test == "signed-rank":
-                result = signed_rank(both)
-                row["effect"] = sign * result.effect(len(both)) if len(both) else float("nan")
-                row["p"] = result.p
+                effect, row["p"] = _signed_rank(differences[here])
             else:
-                second = unit_means(scores, scores.values[b][None])[0]
-                here = np.isfinite(differences)
-                row["effect"], row["p"] = _rank_sum(first[here], second[here], sign)
+                effect, row["p"] = _rank_sum(means[a, here], means[b, here])
+            row["effect"] = sign * effect
             better = scores.losses[a] if row["effect"] > 0 else scores.losses[b] if row["effect"] < 0 else ""
             rows.append({"loss": scores.losses[a], "other": scores.losses[b], "better": better, **row})
-    table = pd.DataFrame(rows, columns=[*("loss", "other", "better"), *_COLUMNS])
+    table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_holm"] = holm(table["p"].to_numpy(float))
     pairs = int(table["p"].notna().sum())
     table["reasons"] = [
@@ -85,9 +84,6 @@ def pairwise(scores: Scores, test: Test = "signed-rank", alpha: float = 0.05) ->
         for row in table.itertuples()
     ]
     return Pairwise(LABELS[test], EFFECTS[test], scores.unit_name, table, scores.reasons)
-
-
-_COLUMNS = ("units", "difference", "low", "high", "wins", "ties", "defeats", "effect", "standardised", "p")
 
 
 def paired_differences(scores: Scores) -> Iterator[tuple[int, list[tuple[int, Floats]]]]:
@@ -131,7 +127,7 @@ def _describe(differences: Floats, sign: float) -> dict[str, float]:
     n = len(differences)
     mean = float(differences.mean()) if n else float("nan")
     half = half_width(differences)
-    sd = float(differences.std(ddof=1)) if n > 1 else float("nan")
+    varies = n > 1 and np.ptp(differences) > 0
     return {
         "units": n,
         "difference": mean,
@@ -140,20 +136,25 @@ def _describe(differences: Floats, sign: float) -> dict[str, float]:
         "wins": int((sign * differences > 0).sum()),
         "ties": int((differences == 0).sum()),
         "defeats": int((sign * differences < 0).sum()),
-        "standardised": sign * mean / sd if sd > 0 else float("nan"),
+        "standardised": sign * mean / float(differences.std(ddof=1)) if varies else float("nan"),
     }
 
 
-def _rank_sum(first: Floats, second: Floats, sign: float) -> tuple[float, float]:
+def _signed_rank(differences: Floats) -> tuple[float, float]:
+    """Rank-biserial correlation and p-value."""
+    result = signed_rank(differences)
+    return result.effect(len(differences)) if len(differences) else float("nan"), result.p
+
+
+def _rank_sum(first: Floats, second: Floats) -> tuple[float, float]:
     """Cliff's delta and the p-value, normal approximation with the variance of the ties."""
     if not len(first):
         return float("nan"), float("nan")
-    if np.ptp(np.concatenate([first, second]).round(DIGITS)) == 0:
+    first, second = first.round(DIGITS), second.round(DIGITS)
+    if np.ptp([first, second]) == 0:
         return 0.0, 1.0
-    result = stats.mannwhitneyu(
-        first.round(DIGITS), second.round(DIGITS), use_continuity=False, method="asymptotic", alternative="two-sided"
-    )
-    return sign * (2 * float(result.statistic) / (len(first) * len(second)) - 1), float(result.pvalue)
+    result = stats.mannwhitneyu(first, second, use_continuity=False, method="asymptotic")
+    return 2 * float(result.statistic) / (len(first) * len(second)) - 1, float(result.pvalue)
 
 
 def _reasons(units: int, ties: int, opposed: bool, pairs: int, alpha: float, unit_name: str) -> tuple[str, ...]:

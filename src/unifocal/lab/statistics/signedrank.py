@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from unifocal.lab.statistics.arrays import Floats
 
@@ -38,7 +38,7 @@ def signed_rank(differences: Floats) -> SignedRank:
     if len(ranks) <= EXACT:
         return SignedRank(plus, minus, _exact(ranks, max(plus, minus)))
     z = (plus - minus) / np.sqrt((ranks**2).sum())
-    return SignedRank(plus, minus, float(2 * stats.norm.sf(abs(z))))
+    return SignedRank(plus, minus, float(2 * special.ndtr(-abs(z))))
 
 
 def _exact(ranks: Floats, larger: float) -> float:

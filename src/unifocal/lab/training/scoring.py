@@ -1,7 +1,7 @@
 """The predictions of a run on the grid of the original images, and their metrics."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import nn
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.inference import predict
-from unifocal.lab.metrics import lesions, measure
+from unifocal.lab.metrics import Lesion, lesions, measure
 from unifocal.lab.preparation import to_original, write_prediction
+from unifocal.lab.results import COLUMNS
 from unifocal.lab.runs import Run
 
 
@@ -47,7 +48,9 @@ class Scores:
                 self.lesions.append({**key, **asdict(lesion)})
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return pd.DataFrame(self.metrics), pd.DataFrame(self.lesions)
+        """Metrics and lesions; where there are none, their columns still are."""
+        of_lesion = [*self.key, "case", "class", *(field.name for field in fields(Lesion))]
+        return pd.DataFrame(self.metrics, columns=list(COLUMNS)), pd.DataFrame(self.lesions, columns=of_lesion)
 
 
 def score(

@@ -43,7 +43,7 @@ class Segmentation(pl.LightningModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In another process of the same run, which has been told nothing yet."""
         hush()
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def epoch(self) -> int:
         """The current epoch, for whoever draws its batches."""

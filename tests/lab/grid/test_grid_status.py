@@ -1,0 +1,203 @@
+"""How a comparison stands, from its files; and the command that shows it."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import fake_grid
+import pytest
+import typer
+from fake_grid import make_grid, start, wait_until
+from rich.console import Console
+from typer.testing import CliRunner
+
+from unifocal.lab.claims import hold
+from unifocal.lab.commands import status as command
+from unifocal.lab.errors import LabError
+from unifocal.lab.grid import run_grid
+from unifocal.lab.grid.cells import read_history
+from unifocal.lab.grid.status import read_status, total_remaining
+from unifocal.lab.settings import make_settings
+
+app = typer.Typer()
+app.command()(command.status)
+
+
+def history(folder, epochs, seconds):
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [f"{i},1.0,0.5,0.01,{seconds[i]}" for i in range(epochs)]
+    (folder / "history.csv").write_text("\n".join([fake_grid.HEADER, *rows, ""]))
+
+
+@pytest.fixture
+def mixed(out):
+    """Five runs of ten epochs: finished, running after 4, failed, interrupted after 3, not begun."""
+    cells = make_grid(out, runs=5, epochs=10)
+    history(cells[0].folder, 10, [1.0] * 10)
+    (cells[0].folder / "result.json").write_text("{}")
+    history(cells[1].folder, 4, [50.0, 2.0, 2.0, 3.0])
+    history(cells[2].folder, 1, [1.0])
+    (cells[2].folder / "failure.json").write_text(json.dumps({"reason": "NotFinite: [loss] became nan"}))
+    history(cells[3].folder, 3, [1.0, 1.0, 1.0])
+    with hold(cells[1].folder):
+        yield out
+
+
+def test_the_state_of_every_run_is_told_from_its_files(mixed):
+    runs = read_status(mixed)
+    assert [run.state for run in runs] == ["finished", "running", "failed", "waiting", "waiting"]
+    assert [run.epoch for run in runs] == [10, 4, 1, 3, 0]
+    assert [run.title for run in runs] == [f"loss {i}, fold 0" for i in range(5)]
+    assert all(run.epochs == 10 for run in runs)
+    running = runs[1]
+    assert running.owner.is_this_process
+    assert running.seconds_per_epoch == 2.5  # median of 50, 2, 2, 3: the first epoch of a process is slow
+    assert 6 * 2.5 - 2.5 <= running.remaining <= 6 * 2.5
+    assert abs(running.expected_end - datetime.now() - timedelta(seconds=running.remaining)).total_seconds() < 1
+    assert [run.reason for run in runs] == [None, None, "NotFinite: [loss] became nan", None, None]
+    assert [run.remaining for run in runs if run is not running] == [None] * 4
+
+
+def test_what_remains_is_shared_by_those_who_run(mixed):
+    runs = read_status(mixed)
+    pace = 1.0  # median over the runs of 1, 2.5, 1 and 1 seconds
+    assert total_remaining(runs) == pytest.approx(max((6 + 7 + 10) * pace, runs[1].remaining))
+    two = [replace(run, state="running", remaining=1.0) if run.name == "run3" else run for run in runs]
+    assert total_remaining(two) == pytest.approx(max((6 + 7 + 10) * pace / 2, runs[1].remaining))
+    assert total_remaining([runs[0], runs[2]]) is None
+
+
+def test_runs_of_several_data_sets_lie_in_folders_of_their_own(mixed):
+    record = json.loads((mixed / "experiment.json").read_text())
+    for run in record["runs"][:2]:
+        run["folder"] = "kidney"
+    (mixed / "experiment.json").write_text(json.dumps(record))
+    (mixed / "kidney").mkdir()
+    (mixed / "kidney" / "runs").symlink_to(mixed / "runs")
+    assert [run.state for run in read_status(mixed)] == ["finished", "running", "failed", "waiting", "waiting"]
+    (mixed / "kidney" / "runs").unlink()
+    assert [run.state for run in read_status(mixed)] == ["waiting", "waiting", "failed", "waiting", "waiting"]
+
+
+def test_a_failed_run_that_is_tried_again_runs(mixed):
+    folder = mixed / "runs" / "run2"
+    with hold(folder):
+        assert read_status(mixed)[2].state == "running"
+
+
+def test_nothing_is_left_in_the_folder_by_looking(mixed):
+    before = sorted(mixed.rglob("*"))
+    read_status(mixed)
+    assert sorted(mixed.rglob("*")) == before
+
+
+def test_a_folder_without_a_comparison_is_refused(tmp_path):
+    with pytest.raises(LabError, match=r"no experiment\.json"):
+        read_status(tmp_path)
+    (tmp_path / "experiment.json").write_text("{}")
+    with pytest.raises(LabError, match="names none"):
+        read_status(tmp_path)
+
+
+def test_a_grid_at_work_is_seen_from_outside(out):
+    cells = make_grid(out, runs=3, epochs=150)
+    grid = start(out, workers=2)
+    wait_until(lambda: all(read_history(cell.folder) for cell in cells[:2]))
+    runs = read_status(out)
+    assert [run.state for run in runs] == ["running", "running", "waiting"]
+    assert {run.owner.pid for run in runs[:2]} <= fake_grid.descendants(grid.pid)
+    os.killpg(grid.pid, signal.SIGKILL)
+    fake_grid.records_of(grid)
+    assert [run.state for run in read_status(out)] == ["waiting"] * 3
+    assert read_status(out)[0].epoch >= 1
+
+
+# The command
+
+
+def printed(out, width, *words):
+    return CliRunner().invoke(app, [str(out), *words], env={"COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"})
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_the_table_fits_the_window_and_has_no_colours_where_none_are_wanted(mixed, width):
+    result = printed(mixed, width)
+    assert result.exit_code == 0, result.output
+    assert all(len(line) <= width for line in result.output.splitlines())
+    assert "\x1b" not in result.output
+    text = " ".join(result.output.split())
+    for part in ("finished", "running", "failed", "waiting", "4/10", "3/10"):
+        assert part in text
+    assert "1 of 5 runs finished, 1 running, 1 failed, 2 waiting; about 23 s left" in text
+    if width >= 100:
+        assert "NotFinite: [loss] became nan" in text and f"process {os.getpid()} on" in text
+
+
+def test_watching_ends_when_nothing_runs_any_more(mixed, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    finish = mixed / "runs" / "run1" / "result.json"
+    timer = threading.Timer(0.3, lambda: finish.write_text("{}"))
+    timer.start()
+    result = printed(mixed, 100, "--watch")
+    timer.join()
+    assert result.exit_code == 0 and "2 of 5 runs finished, 1 failed, 2 waiting" in result.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.04 s"), (9.94, "9.9 s"), (35.2, "35 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h"), (2e5, "2.3 d")],
+)
+def test_durations_are_short(seconds, text):
+    assert command.duration(seconds) == text
+
+
+# Bars and lines
+
+
+def test_bars_of_several_runs(out):
+    from unifocal.lab.progress import Bars, Lines
+
+    cells = make_grid(out, runs=3, epochs=6, fails=["run1"])
+    console = Console(file=sys.stderr, force_terminal=True, width=100)
+    with console.capture() as captured, Bars(console) as bars:
+        list(run_grid(cells, make_settings(device="cpu", workers=3), bars, fake_grid.run_cell))
+        total = next(task for task in bars.progress.tasks if task.description == "all runs")
+        assert (total.completed, total.total) == (12, 12)  # the epochs of the failed one never come
+        assert len(bars.progress.tasks) == 1
+    assert "failed: ValueError: the gradient went home" in captured.get()
+    console = Console(file=sys.stderr, width=100)
+    with console.capture() as captured:
+        list(run_grid(cells, make_settings(device="cpu"), Lines(console), fake_grid.run_cell))
+    lines = captured.get().splitlines()
+    assert lines[0] == "3 runs of 6 epochs, 2 of them finished earlier"
+    assert re.fullmatch(r"\[3/3\] loss 1, fold 0: failed: ValueError: the gradient went home \(\d+ s\)", lines[1])
+
+
+def test_epochs_of_runs_at_the_same_time_do_not_mix():
+    from unifocal.lab.progress import Bars
+
+    console = Console(file=sys.stderr, force_terminal=True, width=100)
+    with console.capture(), Bars(console) as bars:
+        bars.plan(4, 1, 10)
+
+        def total():
+            task = next(task for task in bars.progress.tasks if task.id == bars.all)
+            return task.completed, task.total
+
+        assert total() == (0, 30)
+        bars.run_started("a", 0)
+        bars.run_started("b", 4)
+        assert total() == (0, 26)
+        bars.epoch_ended("b", 4, 0.5)
+        bars.epoch_ended("a", 0, 0.5)
+        bars.epoch_ended("b", 5, 0.5)
+        assert total() == (3, 26)
+        bars.run_ended("a", "failed: x")
+        assert total() == (3, 17)
+        bars.run_ended("b", "finished")  # it stopped early
+        assert total() == (3, 13)
