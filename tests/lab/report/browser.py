@@ -1,8 +1,8 @@
 """A real Chromium without a window, spoken to by the DevTools protocol over two pipes; standard library only.
 
-    with Browser() as browser:
-        page = browser.open(path, width=390, height=844)
-        page.evaluate("document.title"), page.problems, page.requests, page.screenshot(dark=True)
+with Browser() as browser:
+    page = browser.open(path, width=390, height=844)
+    page.evaluate("document.title"), page.problems, page.requests, page.screenshot(dark=True)
 """
 
 import base64

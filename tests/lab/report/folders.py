@@ -93,7 +93,10 @@ def write_folder(
                 end = ends.get((number, fold), "finished")
                 table = _table(key, [(ids[n], score(number, seed, n)) for n in split["test"]])
                 sizes = pd.DataFrame(
-                    [(*key.values(), ids[n], "lesion", 50 + 9 * n, 50.0 + 9 * n, (n + number) % 3 / 2) for n in split["test"]],
+                    [
+                        (*key.values(), ids[n], "lesion", 50 + 9 * n, 50.0 + 9 * n, (n + number) % 3 / 2)
+                        for n in split["test"]
+                    ],
                     columns=[*key, "case", "class", "voxels", "size", "overlap"],
                 )
                 if end == "finished":
@@ -178,7 +181,13 @@ def _run(folder: Path, end: str, table: pd.DataFrame, sizes: pd.DataFrame, fold:
     folder.mkdir(parents=True)
     epochs = 4 if end == "finished" else 2 if end in ("failed", "running") else 0
     history = [
-        {"epoch": n, "train_loss": 1 / (n + 1), "validation_loss": 1.1 / (n + 1) + 0.01 * fold, "learning_rate": 0.01, "seconds": 1.5}
+        {
+            "epoch": n,
+            "train_loss": 1 / (n + 1),
+            "validation_loss": 1.1 / (n + 1) + 0.01 * fold,
+            "learning_rate": 0.01,
+            "seconds": 1.5,
+        }
         for n in range(epochs)
     ]
     if history:
@@ -189,5 +198,11 @@ def _run(folder: Path, end: str, table: pd.DataFrame, sizes: pd.DataFrame, fold:
         write_table(folder / "cases.csv", table)
         write_table(folder / "lesions.csv", sizes)
         result = {"status": "finished", "seconds": 6.0, "seconds_per_epoch": 1.5, "epochs": 4, "best_epoch": 2}
-        result |= {"parameters": 1234567, "gpu_bytes": None, "device": "cpu", "threads": 1, "versions": {"torch": "2.13.0"}}
+        result |= {
+            "parameters": 1234567,
+            "gpu_bytes": None,
+            "device": "cpu",
+            "threads": 1,
+            "versions": {"torch": "2.13.0"},
+        }
         (folder / "result.json").write_text(json.dumps(result))

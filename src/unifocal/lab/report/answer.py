@@ -24,7 +24,13 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
     best, *others = complete
     leads = _leads(block, best, _so_far(block, study))
     if not others:
-        return f"{leads}.", "There is no second loss to compare it with."
+        rest = len(block.losses) - 1
+        alone = (
+            f"None of the {counted(rest, 'other loss', 'other losses')} has every run"
+            if rest
+            else "It is the only loss"
+        )
+        return f"{leads}.", f"{alone}: there is nothing to compare it with."
     second = others[0]
     row = pair(block, best, second)
     return f"{leads}, {_ahead(block, row, second)}.", _warranted(block, row, best, second)

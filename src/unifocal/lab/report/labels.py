@@ -10,9 +10,10 @@ LONGEST = 34  # characters of a name in a figure
 def short_names(labels: Sequence[str]) -> dict[str, str]:
     """Label to short name: `tversky:delta=0.7` is `tversky` where there is no other, else it keeps what tells it apart.
 
-    No two labels get the same name.
+    Where all are one loss, with other parameters each, its name is left out, too. No two labels get the same name.
     """
     choices = {label: Choice.parse(label) for label in labels}
+    is_sweep = len(choices) > 1 and len({choice.name for choice in choices.values()}) == 1
     names = {}
     for label, choice in choices.items():
         others = [other.arguments for other in choices.values() if other.name == choice.name]
@@ -21,7 +22,7 @@ def short_names(labels: Sequence[str]) -> dict[str, str]:
             for key, value in sorted(choice.arguments.items())
             if any(key not in other or other[key] != value for other in others)
         ]
-        names[label] = " ".join([choice.name, *telling])
+        names[label] = " ".join(telling if is_sweep and telling else [choice.name, *telling])
     return names
 
 

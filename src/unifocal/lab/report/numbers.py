@@ -64,11 +64,3 @@ def heading(metric: str, spacing: Sequence[float] | None) -> str:
 def counted(n: int, one: str, several: str = "") -> str:
     """`1 case`, `2 cases`."""
     return f"{n} {one if n == 1 else several or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -26,7 +26,12 @@ def render(title: str, sections: Sequence[Section], live: bool = False) -> str:
     numbers |= {id(picture): n for n, picture in enumerate(pictures, start=1)}
     style = files("unifocal.lab.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     text = environment.get_template("page.html").render(
-        title=title, sections=sections, numbers=numbers, number_of=lambda part: numbers[id(part)], style=style, live=live,
+        title=title,
+        sections=sections,
+        numbers=numbers,
+        number_of=lambda part: numbers[id(part)],
+        style=style,
+        live=live,
         refresh=REFRESH,
     )
     return text

@@ -15,7 +15,7 @@ import pandas as pd
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
-from unifocal.lab.grid.status import State, read_status
+from unifocal.lab.grid.status import State, read_status, total_remaining
 from unifocal.lab.protocols import Protocol, load
 from unifocal.lab.results import COLUMNS, join_tables, read_table, without_signs
 from unifocal.lab.settings import Settings, make_settings
@@ -71,6 +71,7 @@ class Study:
             metrics with a sign the absolute value.
         lesions: every lesion of the test cases for each finished run.
         sweep: `tuning.csv`, where `tune` has run; empty elsewhere.
+        seconds_left: until all runs are finished, while some are running and anything tells.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Study:
     cases: pd.DataFrame
     lesions: pd.DataFrame
     sweep: pd.DataFrame
+    seconds_left: float | None
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -149,6 +151,7 @@ def read_study(folder: Path) -> Study:
         without_signs(table) if len(table) else pd.DataFrame(columns=list(COLUMNS)),
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
         _sweep(folder / "tuning.csv"),
+        total_remaining(statuses),
     )
 
 
@@ -181,7 +184,9 @@ def _sweep(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     # A value tried may be a word or a list, and "none" is one.
-    return pd.read_csv(path, dtype=dict.fromkeys(("parameter", "value", "loss"), str), na_values=[""], keep_default_na=False)
+    return pd.read_csv(
+        path, dtype=dict.fromkeys(("parameter", "value", "loss"), str), na_values=[""], keep_default_na=False
+    )
 
 
 def _of(runs: list[PlannedRun], table: pd.DataFrame) -> list[pd.DataFrame]:

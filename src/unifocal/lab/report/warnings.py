@@ -21,7 +21,11 @@ def warnings(study: Study, blocks: list[Block]) -> list[str]:
     """What a reader must know before believing a number."""
     found = [
         *_unfinished(study),
-        *(text for name, experiment in study.experiments.items() for text in _data(name, experiment, len(study.datasets))),
+        *(
+            text
+            for name, experiment in study.experiments.items()
+            for text in _data(name, experiment, len(study.datasets))
+        ),
         *(text for block in blocks for text in _block(block)),
         *_training(study),
     ]

@@ -1,7 +1,7 @@
 """From the files of a comparison to the files of its report."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from unifocal.lab.progress import Track, silent
@@ -13,50 +13,57 @@ from unifocal.lab.storage import write_text, write_with
 
 PAGE = "report.html"
 FILES = "report"  # folder of the tables and figures, beside the page
+PAUSE = 10.0  # seconds at least between two looks at runs under way
+MOMENT = 2.0  # seconds in which the next run begins
 
 
-def write_report(folder: Path, track: Track = silent, metric: str = "DSC", live: bool = False) -> Path:
+def write_report(folder: Path, track: Track = silent, metric: str = "DSC") -> Path:
     """Write `report.html` into the output folder of a comparison, and its tables and figures into `report/`.
 
-    It needs nothing but the files there; images and masks, for the pictures, are looked for where they were. With
-    `live` the page loads itself anew, and there are neither pictures nor separate files. Returns the page.
-
-    Raises LabError if the folder holds no comparison, or for an unknown metric.
+    It needs nothing but the files there; images and masks, for the pictures, are looked for where they were. Returns
+    the page. Raises LabError if the folder holds no comparison, or for an unknown metric.
     """
     study = read_study(folder)
-    sections = build(study, metric, track, quick=live)
-    if not live:
-        written = _write_files(sections, study.folder / FILES, track)
-        _remove_others(study.folder / FILES, written)
+    sections = build(study, metric, track)
+    written = _write_files(sections, study.folder / FILES, track)
+    _remove_others(study.folder / FILES, written)
+    return _write_page(study, sections)
+
+
+def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> Path:
+    """Write a page that loads itself anew whenever something has changed, until no run is under way; then the report.
+
+    `tell` is called after each page. KeyboardInterrupt passes, and leaves an ordinary page.
+    """
+    seen: object = None
+    try:
+        while (study := read_study(folder)).is_under_way or _goes_on(folder):
+            now = [(run.state, run.epoch) for run in study.runs]
+            spent = 0.0
+            if now != seen:
+                started = time.monotonic()
+                tell(_write_page(study, build(study, metric, quick=True), live=True), study)
+                seen, spent = now, time.monotonic() - started
+            time.sleep(max(PAUSE, 10 * spent))  # most of the time is the training's
+    except KeyboardInterrupt:
+        study = read_study(folder)
+        _write_page(study, build(study, metric, quick=True))
+        raise
+    return write_report(folder, metric=metric)
+
+
+def _goes_on(folder: Path) -> bool:
+    """Does a run begin within a moment? One may have ended just now."""
+    time.sleep(MOMENT)
+    return read_study(folder).is_under_way
+
+
+def _write_page(study: Study, sections: Sequence[Section], live: bool = False) -> Path:
     from unifocal.lab.report.page import render
 
     page = study.folder / PAGE
     write_text(page, render(title(study), sections, live))
     return page
-
-
-def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object], every_seconds: float = 10.0) -> Path:
-    """Write a live page whenever something has changed, until no run is under way; then the report.
-
-    `tell` is called after each page. KeyboardInterrupt leaves the last page as an ordinary one, without pictures.
-    """
-    before: object = None
-    try:
-        while (study := read_study(folder)).is_under_way:
-            now = [(run.state, run.epoch) for run in study.runs]
-            spent = 0.0
-            if now != before:
-                started = time.monotonic()
-                tell(write_report(folder, metric=metric, live=True), study)
-                before, spent = now, time.monotonic() - started
-            time.sleep(max(every_seconds, 5 * spent))  # most of the time is left to the training
-    except KeyboardInterrupt:
-        from unifocal.lab.report.page import render
-
-        study = read_study(folder)
-        write_text(study.folder / PAGE, render(title(study), build(study, metric, quick=True)))
-        raise
-    return write_report(folder, metric=metric)
 
 
 def title(study: Study) -> str:
@@ -75,7 +82,7 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
         results.results(block, study, results.slug(" ".join(key)))
         for block, key in track(list(zip(blocks, keys, strict=True)), "drawing")
     ]
-    whole = inner[0].parts[1:] if len(inner) == 1 else tuple(inner)  # a single answer stands at the top
+    whole = inner[0].parts if len(inner) == 1 else tuple(inner)
     found = parts(
         overview.answers(study, blocks),
         overview.cautions(study, blocks),

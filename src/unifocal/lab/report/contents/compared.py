@@ -51,7 +51,9 @@ def _meanings() -> Text:
 def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) -> Table:
     """p by Holm, losses by losses, shaded by which is better and starred as the papers' Tables 2 and 4."""
     p = result.matrix("p_holm")
-    better = {frozenset(pair): winner for *pair, winner in result.rows[["loss", "other", "better"]].itertuples(index=False)}
+    better = {
+        frozenset(pair): winner for *pair, winner in result.rows[["loss", "other", "better"]].itertuples(index=False)
+    }
     agreed = {
         frozenset((row.loss, row.other)) for row in block.verdicts.rows.itertuples() if row.verdict == LOSSES_DIFFER
     }
@@ -97,14 +99,14 @@ def _p_cell(p: float, sign: int, both: str) -> Cell:
 def p_picture(block: Block, name: str) -> Part:
     """The matrix of many losses, best first."""
     rows = block.pairs.rows
-    losses = [loss for loss in block.ranked if loss in set(block.pairs.matrix("p_holm").index)]
-    levels = pd.DataFrame(np.nan, index=losses, columns=losses)
-    for row in rows.itertuples():
-        if row.p_holm == row.p_holm and row.loss in levels.index and row.other in levels.index:
-            sign = 0 if not row.better else 1 if row.better == row.loss else -1
-            levels.loc[row.loss, row.other] = level(row.p_holm, sign)
-            levels.loc[row.other, row.loss] = -level(row.p_holm, sign)
-    return matrix(levels, dict(block.names), name)
+    place = {loss: n for n, loss in enumerate(block.ranked)}
+    levels = np.full((len(place),) * 2, np.nan)
+    for loss, other, better, p in zip(rows["loss"], rows["other"], rows["better"], rows["p_holm"], strict=True):
+        if p == p and loss in place and other in place:
+            sign = 0 if not better else 1 if better == loss else -1
+            levels[place[loss], place[other]] = level(p, sign)
+            levels[place[other], place[loss]] = -level(p, sign)
+    return matrix(pd.DataFrame(levels, index=list(place), columns=list(place)), dict(block.names), name)
 
 
 def pairs_table(block: Block, prefix: str) -> Table:

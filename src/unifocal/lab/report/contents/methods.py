@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from unifocal.lab.grid.status import duration
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import NONE, counted
@@ -43,7 +44,8 @@ def sentence(study: Study) -> str:
     told += [f"{count['failed']} failed"] * bool(count["failed"])
     told += [f"{count['running']} running"] * bool(count["running"])
     told += [f"{count['waiting']} not begun"] * bool(count["waiting"])
-    return ", ".join(told) + "."
+    left = f"; about {duration(study.seconds_left)} left" if study.seconds_left is not None else ""
+    return f"{', '.join(told)}{left}."
 
 
 def _called(run: PlannedRun, study: Study) -> str:
@@ -127,7 +129,9 @@ def methods(study: Study, blocks: list[Block]) -> Section:
         parts(
             Section("losses", "Losses", parts(losses_table(study, blocks))),
             Section(
-                "numbers", "How the numbers were made", parts(Bullets(_numbers(study, blocks)), Fold("Empty masks", _empty()))
+                "numbers",
+                "How the numbers were made",
+                parts(Bullets(_numbers(study, blocks)), Fold("Empty masks", _empty())),
             ),
             Section(
                 "settings",

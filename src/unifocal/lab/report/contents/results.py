@@ -8,7 +8,6 @@ import pandas as pd
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.metrics import LOWER_IS_BETTER, MAIN, METRICS
 from unifocal.lab.report.analysis import MANY, Block
-from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.means import cases, means, sizes
 from unifocal.lab.report.figures.scatter import precision_recall
@@ -31,7 +30,7 @@ def results(block: Block, study: Study, prefix: str) -> Section:
     title = block.title or f"{block.target} of {block.dataset.name}"
     id_ = f"results-{prefix}"
     if block.scores is None:
-        return Section(id_, title, (Text(" ".join(answer(block, study))),))
+        return Section(id_, title, (Text("Nothing yet."),))
     rows = study.cases
     mine = rows[
         (rows["dataset"] == block.dataset.name) & (rows["network"] == block.network) & (rows["class"] == block.target)
@@ -183,7 +182,9 @@ def sizes_table(block: Block, prefix: str) -> Table | None:
         )
     for what, third, metric in thirds:
         part = third.rows[["loss", "mean", "low", "high"]]
-        data.append(part.assign(of=what, third=third.name, metric=metric, smallest=third.smallest, largest=third.largest))
+        data.append(
+            part.assign(of=what, third=third.name, metric=metric, smallest=third.smallest, largest=third.largest)
+        )
     return make_table(
         f"sizes-{prefix}",
         f"Results by size: {block.metric} of cases by thirds of their foreground, and the share of lesions found by thirds "

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from unifocal.lab.grid.status import duration
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.labels import short_names
-from unifocal.lab.report.numbers import NONE, counted, duration, interval
+from unifocal.lab.report.numbers import NONE, counted, interval
 from unifocal.lab.report.parts import Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -78,11 +79,23 @@ def cost_table(runs: Sequence[PlannedRun], block: Block, name: str, title: str) 
         )
     parameters = statistics.median(data["parameters"].dropna()) if data["parameters"].notna().any() else None
     of = f", {title}" if title else ""
-    size = f" The network has {parameters:,.0f} parameters.".replace(",", "\N{NARROW NO-BREAK SPACE}") if parameters else ""
+    size = (
+        f" The network has {parameters:,.0f} parameters.".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        if parameters
+        else ""
+    )
     return make_table(
         name,
         f"Cost of training{of}.",
-        ["loss", "runs", "an epoch", "to the fastest", "in all", "best epoch", *(["GPU memory, peak"] if on_gpu else [])],
+        [
+            "loss",
+            "runs",
+            "an epoch",
+            "to the fastest",
+            "in all",
+            "best epoch",
+            *(["GPU memory, peak"] if on_gpu else []),
+        ],
         rows,
         data,
         notes=[
@@ -125,7 +138,9 @@ def sweeping(study: Study) -> Section | None:
                 rows,
                 table.assign(short=table["loss"].map(names)),
                 texts=[3],
-                notes=["Chosen by the validation cases. The test cases chose nothing: their numbers are an honest report."],
+                notes=[
+                    "Chosen by the validation cases. The test cases chose nothing: their numbers are an honest report."
+                ],
             ),
         ),
     )

@@ -6,7 +6,15 @@ import pandas as pd
 from unifocal.lab.report.figures.style import MUTED, Drawing, finish, new_figure, styled
 from unifocal.lab.report.labels import clipped
 
-LEVELS = ("worse, p ≤ 0.001", "worse, p ≤ 0.01", "worse, p ≤ 0.05", "not told apart", "better, p ≤ 0.05", "better, p ≤ 0.01", "better, p ≤ 0.001")
+LEVELS = (
+    "worse, p ≤ 0.001",
+    "worse, p ≤ 0.01",
+    "worse, p ≤ 0.05",
+    "not told apart",
+    "better, p ≤ 0.05",
+    "better, p ≤ 0.01",
+    "better, p ≤ 0.001",
+)
 SHADES = ("#b35806", "#e08214", "#fdb863", "#f1f1f1", "#92c5de", "#4393c3", "#2166ac")
 
 
@@ -34,7 +42,10 @@ def matrix(levels: pd.DataFrame, names: dict[str, str], name: str) -> Drawing:
         axes.set(ylim=(n, 0), aspect="equal")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        patches = [Patch(facecolor=shade, edgecolor=MUTED, lw=0.4, label=text) for shade, text in zip(SHADES, LEVELS, strict=True)]
+        patches = [
+            Patch(facecolor=shade, edgecolor=MUTED, lw=0.4, label=text)
+            for shade, text in zip(SHADES, LEVELS, strict=True)
+        ]
         figure.legend(handles=patches[::-1], loc="outside lower center", ncols=4, fontsize=6.5)
         better, tested = int((levels > 0).to_numpy().sum()), int(levels.notna().to_numpy().sum()) // 2
         return finish(

@@ -118,7 +118,9 @@ def sizes(block: Block, name: str) -> Drawing | None:
         figure = new_figure(row_height(len(losses)) + 0.5)
         for axes, (thirds, label, what) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _thirds(axes, thirds, losses)
-            names = [clipped(block.names[loss], 22) for loss in losses] if axes.get_subplotspec().is_first_col() else None
+            names = (
+                [clipped(block.names[loss], 22) for loss in losses] if axes.get_subplotspec().is_first_col() else None
+            )
             rows_axes(axes, names or [""] * len(losses), label)
             axes.set_title(f"by thirds of the {what}")
         handles, labels = axes.get_legend_handles_labels()
@@ -156,5 +158,3 @@ def _in_words(thirds: Sequence[Third], block: Block) -> str:
         mean = third.rows.set_index("loss")["mean"].get(best, float("nan"))
         parts.append(f"{third.name} {value(float(mean), 'DSC')}")
     return f"{block.names[best]} {', '.join(parts)}"
-
-

@@ -1,6 +1,6 @@
 """Ranks: the critical-difference diagram, and how often each loss takes each rank."""
 
-from unifocal.lab.report.analysis import MANY, Block
+from unifocal.lab.report.analysis import MANY
 from unifocal.lab.report.figures.style import ACCENT, INK, MUTED, RULE, Drawing, finish, new_figure, row_height, styled
 from unifocal.lab.report.labels import clipped
 from unifocal.lab.report.numbers import p_equals
@@ -50,7 +50,11 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
             y = -depth - 0.6 - row
             x = low - 0.06 * span if is_left else high + 0.06 * span
             axes.plot([rank, rank, x], [0, y, y], color=MUTED, lw=0.7)
-            text = f"{clipped(names[str(loss)], 26)}  {rank:.2f}" if is_left else f"{rank:.2f}  {clipped(names[str(loss)], 26)}"
+            text = (
+                f"{clipped(names[str(loss)], 26)}  {rank:.2f}"
+                if is_left
+                else f"{rank:.2f}  {clipped(names[str(loss)], 26)}"
+            )
             axes.text(x + (-0.02 if is_left else 0.02) * span, y, text, ha="right" if is_left else "left", va="center")
         axes.set_xlim(low - 0.5 * span, high + 0.5 * span)
         axes.set_ylim(-depth - half - 0.2, top + 0.6)
@@ -87,7 +91,8 @@ def stability(result: Stability, names: dict[str, str], name: str, method: str =
         axes.set_ylim(len(losses) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlim(0.5, max(ends["high"].max(), ends["rank"].max(), 2) + 0.5)
+        last = max(ends.loc[losses, ["high", "rank"]].max().max(), 2)
+        axes.set_xlim(1 - max(0.5, 0.03 * last), last + max(0.5, 0.03 * last))
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("rank")
         words = ", ".join(f"{names[loss]} {ends.loc[loss, 'first']:.0%}" for loss in losses)

@@ -16,7 +16,8 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
     losses = [
         loss
         for loss in losses
-        if loss in precision.index and loss in recall.index
+        if loss in precision.index
+        and loss in recall.index
         and np.isfinite([precision.loc[loss, "mean"], recall.loc[loss, "mean"]]).all()
     ]
     if not losses:
@@ -40,7 +41,14 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
                 (high + 0.03 * (high - low), place),
                 va="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": ACCENT, "lw": 0.7, "linestyle": (0, (1, 2)), "shrinkA": 1, "shrinkB": 4},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": ACCENT,
+                    "lw": 0.7,
+                    "linestyle": (0, (1, 2)),
+                    "shrinkA": 1,
+                    "shrinkB": 4,
+                },
             )
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="recall", ylabel="precision", aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
@@ -74,7 +82,9 @@ def _equal_f1(axes: object, low: float, high: float) -> None:
         axes.plot(x[inside], y[inside], color=RULE, lw=0.7, zorder=0)  # type: ignore[attr-defined]
 
 
-def _label_heights(heights: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", low: float, high: float) -> list[float]:
+def _label_heights(
+    heights: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", low: float, high: float
+) -> list[float]:
     """A height for each label beside the frame, in the order of the points, none upon another."""
     step = (high - low) / max(len(heights) + 1, 18)
     order = np.argsort(heights, kind="stable")

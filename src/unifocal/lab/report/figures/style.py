@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, ACCENT, PAPER = "#1c1d21", "#5d5f67", "#d3d5da", "#0072b2", "#fefefe"
-IN_PAGE = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", ACCENT: "var(--accent)", PAPER: "var(--paper)"}
+IN_PAGE = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    ACCENT: "var(--accent)",
+    PAPER: "var(--paper)",
+}
 WIDTH = 6.4  # inches
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -115,7 +121,9 @@ def for_page(svg: str, name: str) -> str:
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', head)
     assert box is not None
-    return f'<svg {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink" focusable="false" aria-hidden="true">{_spare(body)}'
+    return (
+        f'<svg {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink" focusable="false" aria-hidden="true">{_spare(body)}'
+    )
 
 
 def _spare(svg: str) -> str:

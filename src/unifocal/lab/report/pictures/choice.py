@@ -78,9 +78,7 @@ def read(study: Study, experiment: Experiment, network: str, why: str, case_id: 
     for run in study.runs:
         if (run.dataset, run.network, run.fold) == (dataset.name, network, fold) and run.is_finished:
             runs.setdefault(run.loss, run)
-    predictions = {
-        loss: read_prediction(runs[loss].folder / "predictions", case_id) for loss in losses if loss in runs
-    }
+    predictions = {loss: read_prediction(runs[loss].folder / "predictions", case_id) for loss in losses if loss in runs}
     found = {loss: float(scores[loss]) for loss in predictions if loss in scores}
     return Shown(case_id, why, _grey(case, dataset), truth, predictions, found, dataset.facts[i].spacing)
 

@@ -105,7 +105,9 @@ def _surfaces(shown: Shown, losses: Sequence[tuple[str, str]], classes: int, nam
     for loss, short in losses:
         mask = shown.predictions.get(loss)
         if mask is not None and mask.any():
-            found.append(_seen(surface(mask, box, shown.spacing, paint), short, f"DSC {shown.scores.get(loss, np.nan):.3f}"))
+            found.append(
+                _seen(surface(mask, box, shown.spacing, paint), short, f"DSC {shown.scores.get(loss, np.nan):.3f}")
+            )
     return Gallery(f"{name}-surface", caption, "", tuple(found))
 
 

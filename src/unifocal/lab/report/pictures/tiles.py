@@ -88,7 +88,9 @@ def tiles(
         f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="none" stroke="#fff" '
         'stroke-dasharray="4 3" vector-effect="non-scaling-stroke"/>'
     )
-    whole = Tile(_svg(0, 0, width, height, under + frame), "whole image", "truth filled", f"The whole image{part.where}")
+    whole = Tile(
+        _svg(0, 0, width, height, under + frame), "whole image", "truth filled", f"The whole image{part.where}"
+    )
     found = [whole]
     for loss, short in losses:
         if loss not in part.predictions:
