@@ -9,12 +9,8 @@ page, tables        how they are written
 writing             these in order: `write_report`
 """
 
-from unifocal.lab.report.summary import (
-    PICTURE,
-    command,
-    near_duplicate_line,
-    terminal_tables,
-    write_summary,
-)
+from unifocal.lab.pictures import PICTURE
+from unifocal.lab.report.summary import command, near_duplicate_line, terminal_tables, write_summary
+from unifocal.lab.report.writing import write_report
 
-__all__ = ["PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_summary"]
+__all__ = ["PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]

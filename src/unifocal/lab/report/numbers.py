@@ -3,20 +3,22 @@
 import math
 from collections.abc import Sequence
 
-from unifocal.lab.metrics import UNITS, unit
+from unifocal.lab.metrics import SIGNED, UNITS, unit
 
 NONE = "–"
 MINUS = "−"
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
-def decimals(metric: str) -> int:
-    return 3 if UNITS.get(metric) == "fraction" else 2
+def is_share(metric: str) -> bool:
+    """Does it lie between 0 and 1?"""
+    return UNITS[metric] == "fraction" and metric not in SIGNED
 
 
 def value(number: float, metric: str) -> str:
     """A value of a metric, `–` where there is none."""
-    return NONE if math.isnan(number) else f"{number:.{decimals(metric)}f}".replace("-", MINUS)
+    digits = 3 if UNITS[metric] == "fraction" else 2
+    return NONE if math.isnan(number) else f"{number:.{digits}f}".replace("-", MINUS)
 
 
 def interval(mean: float, half: float, metric: str) -> str:
@@ -57,7 +59,7 @@ def stars(p: float) -> str:
 
 def heading(metric: str, spacing: Sequence[float] | None) -> str:
     """A metric as the heading of a column, with its unit if it has one."""
-    name = unit(metric, spacing) if metric in UNITS else "fraction"
+    name = unit(metric, spacing)
     return metric if name in ("fraction", "count") else f"{metric} [{name}]"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from unifocal.lab.report.figures.style import Drawing
 from unifocal.lab.report.tables import Table
@@ -73,11 +73,11 @@ class Section:
         return tuple(part for part in self.parts if isinstance(part, Section))
 
 
-Part = Union[Text, Bullets, Code, Gallery, Fold, Section, Table, Drawing]
+Part = Text | Bullets | Code | Gallery | Fold | Section | Table | Drawing
 Kind = TypeVar("Kind")
 
 
-def parts(*candidates: "Part | None | Iterable[Part | None]") -> tuple[Part, ...]:
+def parts(*candidates: "Part | Iterable[Part | None] | None") -> tuple[Part, ...]:
     """Those that are there, in order; lists are laid flat."""
     found: list[Part] = []
     for candidate in candidates:

@@ -37,8 +37,8 @@ def _unfinished(study: Study) -> Iterator[str]:
     left = [run for run in study.runs if run.state in ("running", "waiting")]
     if failed:
         yield (
-            f"{counted(len(failed), 'run')} of {len(study.runs)} failed. Losses without every run are compared on fewer "
-            "cases, and none of them is called the best."
+            f"{counted(len(failed), 'run')} of {len(study.runs)} failed. Losses without every run are compared on "
+            "fewer cases, and none of them is called the best."
         )
     if left:
         yield f"{counted(len(left), 'run')} of {len(study.runs)} have not finished: all of this may still change."
@@ -50,7 +50,8 @@ def _data(name: str, experiment: Experiment, datasets: int) -> Iterator[str]:
     if parted:
         yield (
             f"{of}Leakage. {counted(len(parted), 'group')} of cases that belong together (a patient, near-duplicates) "
-            f"stand on both sides of a split, as it was published: {some(parted)}. Scores are too good by an unknown amount."
+            f"stand on both sides of a split, as it was published: {some(parted)}. Scores are too good by an unknown "
+            "amount."
         )
     if all(case.group is None for case in experiment.dataset.cases):
         yield (
@@ -79,7 +80,8 @@ def _block(block: Block) -> Iterator[str]:
     units = len(np.unique(block.scores.unit))
     if units < FEW_UNITS:
         name = block.scores.unit_name
-        yield f"{of}{counted(units, name)} {'is' if units == 1 else 'are'} too few for firm conclusions; {FEW_UNITS} are few."
+        too_few = "is too little" if units == 1 else "are too few"
+        yield f"{of}{counted(units, name)} {too_few} for firm conclusions; {FEW_UNITS} would still be few."
     folds = int(block.scores.fold.max()) + 1
     if folds == 1:
         yield f"{of}One fold: nothing is known of other trainings of the same losses."
@@ -123,7 +125,8 @@ def _training(study: Study) -> Iterator[str]:
 
 
 def _is_last(run: PlannedRun) -> bool:
-    return run.result.get("epochs", 0) > 1 and run.result.get("best_epoch") == run.result.get("epochs", 0) - 1
+    epochs = int(run.result.get("epochs", 0))
+    return epochs > 1 and int(run.result.get("best_epoch", -1)) == epochs - 1
 
 
 def _mixed(runs: list[PlannedRun]) -> dict[str, set[str]]:

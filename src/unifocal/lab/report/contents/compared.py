@@ -69,12 +69,12 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
             cells.append(_p_cell(number, sign, both) if loss != other else Cell(""))
         rows.append(cells)
     legend = (
-        "The row's loss against the column's: ↑ it is better, ↓ worse, at p ≤ 0.05. * p ≤ 0.05, ** p ≤ 0.01, *** p ≤ 0.001 "
-        "by Holm over all pairs."
+        "The row's loss against the column's: ↑ it is better, ↓ worse, at p ≤ 0.05. * p ≤ 0.05, ** p ≤ 0.01, "
+        "*** p ≤ 0.001, by Holm over all pairs."
     )
     over_folds = (
-        f" † the {block.retraining.test} agrees, so that the difference holds for new trainings, too; without it, it holds "
-        "for these networks on new cases."
+        f" † the {block.retraining.test} agrees, so that the difference holds for new trainings, too; without it, it "
+        "holds for these networks on new cases."
     )
     pairs = result.rows.drop(columns="reasons")
     return make_table(
@@ -157,8 +157,9 @@ def pairs_table(block: Block, prefix: str) -> Table:
         data,
         texts=[8],
         notes=[
-            f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest difference "
-            f"found with probability {block.power.power:.0%}, over cases at the first step of Holm's correction.",
+            f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest "
+            f"difference found with probability {block.power.power:.0%}, over cases at the first step of Holm's "
+            "correction.",
             *left,
         ],
     )

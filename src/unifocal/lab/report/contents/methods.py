@@ -158,15 +158,15 @@ def _numbers(study: Study, blocks: list[Block]) -> tuple[str, ...]:
     unit = block.pairs.unit_name if block else "case"
     seeds = "Seeds are averaged first: they are no further folds or cases. " if len(study.settings.seeds) > 1 else ""
     return (
-        "Every metric is measured case by case on the grid of the original image; a result is the mean over folds of each "
-        f"fold's mean over its test cases. {seeds}Each case is tested once, by networks that never saw it.",
-        "± is half of the 95 % t-interval over fold means: the spread of training and test cases together. Training sets "
-        "overlap, which makes it a little too narrow.",
-        f"Two losses are compared over {unit}s by Wilcoxon's signed-rank test (paired; zeros by Pratt; exact up to 50), and "
-        "over folds by the corrected resampled t-test (Nadeau and Bengio 2003); both by Holm over all pairs. The first "
-        "answers for new cases, the second for new trainings. A loss is called better only where both reject.",
-        "Critical differences are Nemenyi's after Friedman's test (Demšar 2006). Ranks are drawn again by bootstraps of "
-        "whole groups (Wiesenfarth et al. 2021).",
+        "Every metric is measured case by case on the grid of the original image; a result is the mean over folds of "
+        f"each fold's mean over its test cases. {seeds}Each case is tested once, by networks that never saw it.",
+        "± is half of the 95 % t-interval over fold means: the spread of training and test cases together. Training "
+        "sets overlap, which makes it a little too narrow.",
+        f"Two losses are compared over {unit}s by Wilcoxon's signed-rank test (paired; zeros by Pratt; exact up to 50), "
+        "and over folds by the corrected resampled t-test (Nadeau and Bengio 2003); both by Holm over all pairs. "
+        "The first answers for new cases, the second for new trainings. A loss is called better only where both reject.",
+        "Critical differences are Nemenyi's after Friedman's test (Demšar 2006). Ranks are drawn again by bootstraps "
+        "of whole groups (Wiesenfarth et al. 2021).",
         "The test cases chose nothing: epochs are chosen by validation cases of the training part.",
     )
 

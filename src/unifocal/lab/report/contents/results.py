@@ -9,7 +9,8 @@ from unifocal.lab.choices import LossChoice
 from unifocal.lab.metrics import LOWER_IS_BETTER, MAIN, METRICS
 from unifocal.lab.report.analysis import MANY, Block
 from unifocal.lab.report.contents.compared import comparison_parts
-from unifocal.lab.report.figures.means import cases, means, sizes
+from unifocal.lab.report.figures.by_size import by_size
+from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.scatter import precision_recall
 from unifocal.lab.report.numbers import NONE, heading, interval, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
@@ -45,7 +46,7 @@ def results(block: Block, study: Study, prefix: str) -> Section:
             None if single else comparison_parts(block, prefix),
             cases(block, f"cases-{prefix}"),
             precision_recall(block, f"precision-recall-{prefix}"),
-            sizes(block, f"sizes-{prefix}"),
+            by_size(block, f"sizes-{prefix}"),
             Fold("More tables: other metrics, intervals over cases, sizes", _more(block, prefix)),
         ),
     )
@@ -95,8 +96,8 @@ def metrics_table(
             data.append((loss, metric, mean, half, *map(int, counts), is_best, paper))
         rows.append([*row, *([] if is_whole else [Cell(f"{block.done[loss]} of {block.planned}")])])
     notes = [
-        "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, among "
-        "the losses with every run."
+        "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
+        "among the losses with every run."
     ]
     if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
@@ -154,8 +155,8 @@ def cases_table(block: Block, prefix: str) -> Table:
         rows,
         table.drop(columns="reasons"),
         notes=[
-            f"BCa bootstrap (Efron 1987) of {unit}s, 2000 resamples. It does not hold the luck of training, as the interval "
-            "over folds does.",
+            f"BCa bootstrap (Efron 1987) of {unit}s, 2000 resamples. It does not hold the luck of training, as the "
+            "interval over folds does.",
             *reasons,
         ],
     )
@@ -187,8 +188,8 @@ def sizes_table(block: Block, prefix: str) -> Table | None:
         )
     return make_table(
         f"sizes-{prefix}",
-        f"Results by size: {block.metric} of cases by thirds of their foreground, and the share of lesions found by thirds "
-        "of their size.",
+        f"Results by size: {block.metric} of cases by thirds of their foreground, and the share of lesions found by "
+        "thirds of their size.",
         ["loss", *columns],
         rows,
         pd.concat(data, ignore_index=True),

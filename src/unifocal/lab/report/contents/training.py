@@ -127,8 +127,8 @@ def sweeping(study: Study) -> Section | None:
         "Sweep of the loss's parameters",
         parts(
             Text(
-                f"{counted(len(table), 'value')} tried in {counted(table['stage'].nunique(), 'stage')}; each stage fixes its "
-                f"parameter before the next. The outcome is {last or 'not yet known'}."
+                f"{counted(len(table), 'value')} tried in {counted(table['stage'].nunique(), 'stage')}; each stage "
+                f"fixes its parameter before the next. The outcome is {last or 'not yet known'}."
             ),
             drawing,
             make_table(

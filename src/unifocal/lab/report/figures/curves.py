@@ -1,12 +1,17 @@
 """Curves: the losses of training and validation by epoch, and the sweep of a loss's parameters."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from unifocal.lab.report.figures.style import ACCENT, MUTED, PAPER, WIDTH, Drawing, finish, new_figure, styled
 from unifocal.lab.report.labels import clipped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 12  # losses that are drawn
 POINTS = 120  # of a curve
@@ -15,55 +20,55 @@ COLUMNS = 3
 
 def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str, str], name: str) -> Drawing | None:
     """A panel for each loss, its histories of all folds and seeds as mean and range."""
-    found = {loss: [h for h in runs if len(h)] for loss, runs in histories.items()}
-    found = {loss: runs for loss, runs in found.items() if runs}
+    found = {
+        loss: begun for loss, runs in histories.items() if (begun := [history for history in runs if len(history)])
+    }
     if not found:
         return None
-    limited = f" The first {PANELS} of {len(found)} losses." if len(found) > PANELS else ""
     losses = list(found)[:PANELS]
-    rows, columns = -(-len(losses) // COLUMNS), min(len(losses), COLUMNS)
+    limited = f" The first {PANELS} of {len(found)} losses." if len(found) > PANELS else ""
     with styled():
-        figure = new_figure(0.5 + 1.55 * rows, WIDTH if columns > 1 else WIDTH / 2)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
-        for axes, loss in zip(grid, losses, strict=False):
-            for column, colour, dashes, label in (
-                ("train_loss", MUTED, (3, 1.5), "training"),
-                ("validation_loss", ACCENT, (1, 0), "validation"),
-            ):
-                epochs, mean, low, high = _over_runs(found[loss], column)
-                axes.fill_between(epochs, low, high, color=colour, alpha=0.16, lw=0)
-                marker = "o" if len(epochs) == 1 else None
-                axes.plot(epochs, mean, color=colour, lw=1.2, dashes=dashes, label=label, marker=marker, ms=3)
+        figure, grid = _panels(len(losses), 1.55)
+        for axes, loss in zip(grid, losses, strict=True):
+            _curve(axes, _over_runs(found[loss], "train_loss"), MUTED, "training", dashes=(3, 1.5))
+            _curve(axes, _over_runs(found[loss], "validation_loss"), ACCENT, "validation", dashes=(1, 0))
             axes.set_title(clipped(names[loss], 28))
             axes.locator_params(axis="x", integer=True, nbins=5)
             axes.locator_params(axis="y", nbins=4)
-        for axes in list(grid)[len(losses) :]:
-            axes.set_axis_off()
-        for n, axes in enumerate(figure.axes):
-            if n < len(losses):
-                axes.tick_params(labelbottom=n + columns >= len(losses))
-                if n >= len(losses):
-                    axes.set_axis_off()
-        for axes in figure.axes[len(losses) :]:
-            axes.set_axis_off()
         figure.supxlabel("epoch", fontsize=8.5)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
             figure,
             name,
             f"Learning curves of {len(losses)} losses, training dashed and validation solid.",
-            "Learning curves: mean over folds and seeds, shaded from the lowest to the highest run. Losses have scales of "
-            f"their own, so that heights of different panels say nothing.{limited}",
+            "Learning curves: mean over folds and seeds, shaded from the lowest to the highest run. Losses have scales "
+            f"of their own, so that heights of different panels say nothing.{limited}",
         )
 
 
-def _over_runs(histories: Sequence[pd.DataFrame], column: str) -> tuple["np.ndarray", ...]:  # type: ignore[type-arg]
-    """(epochs, mean, lowest, highest) over runs, as far as any has come; long ones are thinned."""
+def _panels(number: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """So many panels in rows of three, each `height` inches high."""
+    rows, columns = -(-number // COLUMNS), min(number, COLUMNS)
+    figure = new_figure(0.55 + height * rows, WIDTH * (0.4 + 0.2 * columns))
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[number:]:
+        axes.remove()
+    return figure, grid[:number]
+
+
+def _curve(axes: "Axes", curve: pd.DataFrame, colour: str, label: str, dashes: tuple[float, float]) -> None:
+    epochs = curve.index.to_numpy() + 1
+    axes.fill_between(epochs, curve["min"], curve["max"], color=colour, alpha=0.16, lw=0)
+    marker = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, curve["mean"], color=colour, lw=1.2, dashes=dashes, label=label, marker=marker, ms=3)
+
+
+def _over_runs(histories: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
+    """mean, min and max over runs by epoch, as far as any has come; long ones are thinned."""
     table = pd.concat(histories).groupby("epoch")[column].agg(["mean", "min", "max"])
-    if len(table) > POINTS:
-        table = table.iloc[np.unique(np.linspace(0, len(table) - 1, POINTS).round().astype(int))]
-    return table.index.to_numpy() + 1, *(table[part].to_numpy() for part in ("mean", "min", "max"))
+    if len(table) <= POINTS:
+        return table
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, POINTS).round().astype(int))]
 
 
 def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
@@ -71,49 +76,43 @@ def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
     stages = list(table.groupby("stage", sort=True)) if len(table) else []
     if not stages:
         return None
-    rows, columns = -(-len(stages) // COLUMNS), min(len(stages), COLUMNS)
     with styled():
-        figure = new_figure(0.6 + 1.9 * rows, WIDTH if columns > 1 else WIDTH / 1.6)
-        grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-        for axes, (_, stage) in zip(grid, stages, strict=False):
+        figure, grid = _panels(len(stages), 1.9)
+        for axes, (_, stage) in zip(grid, stages, strict=True):
             _stage(axes, stage)
-        for axes in grid[len(stages) :]:
-            axes.set_axis_off()
-        for axes in grid[::columns]:
+            axes.set_ylim(_range(table))
             axes.set_ylabel(metric)
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3)
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
         chosen = table[table["chosen"]]
         words = ", ".join(f"{row.parameter} = {row.value}" for row in chosen.itertuples())
         return finish(
             figure,
             name,
             f"{metric} by the value of each parameter; chosen: {words}.",
-            f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds. What is chosen "
-            "(ringed) is the best on the validation cases; those tested on choose nothing.",
+            f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds. What is "
+            "chosen (ringed) is the best on the validation cases; those tested on choose nothing.",
         )
 
 
-def _stage(axes: object, stage: pd.DataFrame) -> None:
+def _range(table: pd.DataFrame) -> tuple[float, float]:
+    """One range for all panels: every mean, and intervals as far as [0, 1] goes."""
+    low = min((table[part] - table[f"{part}_half_width"].fillna(0)).min() for part in ("validation", "test"))
+    high = max((table[part] + table[f"{part}_half_width"].fillna(0)).max() for part in ("validation", "test"))
+    return max(float(low), 0.0) - 0.02, min(float(high), 1.0) + 0.02
+
+
+def _stage(axes: "Axes", stage: pd.DataFrame) -> None:
     numbers = pd.to_numeric(stage["value"], errors="coerce")
     x = np.arange(len(stage)) if numbers.isna().any() else numbers.to_numpy(float)
-    step = float(np.min(np.diff(np.sort(x)))) if len(x) > 1 else 1.0
-    for part, colour, marker, shift in (("validation", ACCENT, "o", -0.08), ("test", MUTED, "s", 0.08)):
-        face = colour if part == "validation" else PAPER
-        axes.errorbar(  # type: ignore[attr-defined]
-            x + shift * step,
-            stage[part],
-            yerr=stage[f"{part}_half_width"].fillna(0),
-            color=colour,
-            marker=marker,
-            mfc=face,
-            ms=4,
-            lw=1,
-            elinewidth=0.8,
-            label=part,
-        )
+    shift = 0.08 * (float(np.min(np.diff(np.sort(x)))) if len(x) > 1 else 1.0)
+    for part, colour, mark, face, places in (
+        ("validation", ACCENT, "o", ACCENT, x - shift),
+        ("test", MUTED, "s", PAPER, x + shift),
+    ):
+        half = stage[f"{part}_half_width"].fillna(0)
+        look: dict[str, Any] = {"color": colour, "marker": mark, "mfc": face, "ms": 4, "lw": 1, "elinewidth": 0.8}
+        axes.errorbar(places, stage[part], yerr=half, label=part, **look)
     chosen = stage["chosen"].to_numpy(bool)
-    place = (x - 0.08 * step)[chosen]
-    axes.plot(place, stage["validation"][chosen], "o", mfc="none", mec=ACCENT, ms=10, ls="", label="chosen")  # type: ignore[attr-defined]
-    axes.set_xticks(x, stage["value"])  # type: ignore[attr-defined]
-    axes.set_xlabel(str(stage["parameter"].iloc[0]))  # type: ignore[attr-defined]
+    axes.plot((x - shift)[chosen], stage["validation"][chosen], "o", mfc="none", mec=ACCENT, ms=10, label="chosen")
+    axes.set_xticks(x, stage["value"])
+    axes.set_xlabel(str(stage["parameter"].iloc[0]))

@@ -52,6 +52,6 @@ def matrix(levels: pd.DataFrame, names: dict[str, str], name: str) -> Drawing:
             figure,
             name,
             f"Of {tested} pairs of losses {better} are told apart.",
-            "Which losses are told apart: the row's loss against the column's, best first, p by Holm over all pairs. The "
-            "numbers are in the table of pairs.",
+            "Which losses are told apart: the row's loss against the column's, best first, p by Holm over all pairs. "
+            "The numbers are in the table of pairs.",
         )

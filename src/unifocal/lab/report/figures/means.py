@@ -1,6 +1,4 @@
-"""A row for each loss: its mean and interval, its cases, its results by size."""
-
-from collections.abc import Sequence
+"""A row for each loss: its mean and interval, and its cases."""
 
 import numpy as np
 import pandas as pd
@@ -19,11 +17,9 @@ from unifocal.lab.report.figures.style import (
     styled,
 )
 from unifocal.lab.report.labels import clipped
-from unifocal.lab.report.numbers import decimals, heading, value
-from unifocal.lab.report.sizes import Third
+from unifocal.lab.report.numbers import heading, is_share, value
 
 DOTS = 1500  # cases in all, up to which each is drawn
-MARKS = {"small": "v", "medium": "o", "large": "^"}
 
 
 def shown(block: Block) -> tuple[list[str], str]:
@@ -34,7 +30,7 @@ def shown(block: Block) -> tuple[list[str], str]:
 
 
 def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
-    """Mean and interval over folds, and the mean of each fold; `folds` as `results.fold_means` of the block."""
+    """Mean and interval over folds, and the mean of each fold; `folds` as `intervals.fold_means` of the block."""
     losses, limited = shown(block)
     table = block.means(block.metric)
     by_loss = dict(list(folds[folds["metric"] == block.metric].groupby("loss")["value"]))
@@ -48,7 +44,7 @@ def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
                 axes.plot([mean - half, mean + half], [n, n], color=ACCENT, lw=1.6, solid_capstyle="round")
             axes.plot(mean, n, "o", color=ACCENT, ms=5.5)
         rows_axes(axes, [clipped(block.names[loss]) for loss in losses], heading(block.metric, block.spacing))
-        if decimals(block.metric) == 3:  # a fraction: intervals may leave what is possible
+        if is_share(block.metric):  # intervals may leave what is possible
             low, high = axes.get_xlim()
             axes.set_xlim(max(low, -0.03), min(high, 1.03))
         numbers = ", ".join(f"{block.names[loss]} {value(table.loc[loss, 'mean'], block.metric)}" for loss in losses)
@@ -56,7 +52,7 @@ def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
             figure,
             name,
             f"Mean {block.metric} of each loss, best first: {numbers}.",
-            f"Mean {block.metric} with its 95 % t-interval over folds. Open dots are the means of the single folds.{limited}",
+            f"Mean {block.metric} with its 95 % t-interval over folds. Open dots are means of single folds.{limited}",
         )
 
 
@@ -99,62 +95,6 @@ def cases(block: Block, name: str) -> Drawing:
             figure,
             name,
             f"{block.metric} of every test case by loss. Medians: {medians}.",
-            f"{block.metric} of every test case. Boxes hold the middle half of the cases, the thick line is the median, "
+            f"{block.metric} of every test case. Boxes hold the middle half of the cases, thick lines are medians, "
             f"whiskers reach 1.5 box lengths; {dots}.{limited}",
         )
-
-
-def sizes(block: Block, name: str) -> Drawing | None:
-    """Two panels: the metric by the size of a case's foreground, and the share of lesions found by their size."""
-    panels = [
-        (block.case_thirds, block.metric, "cases"),
-        (block.lesion_thirds, "lesions found", "lesions"),
-    ]
-    panels = [panel for panel in panels if panel[0]]
-    if not panels:
-        return None
-    losses, limited = shown(block)
-    with styled():
-        figure = new_figure(row_height(len(losses)) + 0.5)
-        for axes, (thirds, label, what) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            _thirds(axes, thirds, losses)
-            names = (
-                [clipped(block.names[loss], 22) for loss in losses] if axes.get_subplotspec().is_first_col() else None
-            )
-            rows_axes(axes, names or [""] * len(losses), label)
-            axes.set_title(f"by thirds of the {what}")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3)
-        words = "; ".join(f"{what}: {_in_words(thirds, block)}" for thirds, _, what in panels)
-        return finish(
-            figure,
-            name,
-            f"Results by size. {words}.",
-            f"Results by size. Left, {block.metric} of cases by thirds of the size of their foreground, with bootstrap "
-            "intervals over cases; right, the share of lesions found by thirds of the lesions' sizes."
-            f"{limited}",
-        )
-
-
-def _thirds(axes: object, thirds: Sequence[Third], losses: Sequence[str]) -> None:
-    for third in thirds:
-        rows = third.rows.set_index("loss")
-        offset = 0.22 * (list(MARKS).index(third.name) - 1)
-        colour = {"small": ACCENT, "medium": MUTED, "large": INK}[third.name]
-        for n, loss in enumerate(losses):
-            if loss not in rows.index:
-                continue
-            mean, low, high = rows.loc[loss, ["mean", "low", "high"]]
-            if np.isfinite(low):
-                axes.plot([low, high], [n + offset] * 2, color=colour, lw=1)  # type: ignore[attr-defined]
-            label = third.name if n == 0 else None
-            axes.plot(mean, n + offset, MARKS[third.name], color=colour, ms=4.5, label=label)  # type: ignore[attr-defined]
-
-
-def _in_words(thirds: Sequence[Third], block: Block) -> str:
-    best = block.ranked[0]
-    parts = []
-    for third in thirds:
-        mean = third.rows.set_index("loss")["mean"].get(best, float("nan"))
-        parts.append(f"{third.name} {value(float(mean), 'DSC')}")
-    return f"{block.names[best]} {', '.join(parts)}"

@@ -80,7 +80,7 @@ def styled() -> Iterator[None]:
     """Context: figures made here have the report's style."""
     from matplotlib import rc_context
 
-    with rc_context(SETTINGS):
+    with rc_context(SETTINGS):  # type: ignore[arg-type]
         yield
 
 

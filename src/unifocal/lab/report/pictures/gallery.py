@@ -58,8 +58,8 @@ def _legend(experiment: Experiment, shown: int, of: int) -> str:
     classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
     limited = f" The best {shown} of {of} losses." if shown < of else ""
     return (
-        "The truth is filled, a prediction is a line. The first tile is the whole image, and the dashed frame is what the "
-        f"others enlarge. Cases are chosen by their DSC, averaged over losses.{classes}{limited}"
+        "The truth is filled, a prediction is a line. The first tile is the whole image, and the dashed frame is what "
+        f"the others enlarge. Cases are chosen by their DSC, averaged over losses.{classes}{limited}"
     )
 
 
@@ -112,5 +112,6 @@ def _surfaces(shown: Shown, losses: Sequence[tuple[str, str]], classes: int, nam
 
 
 def _seen(address: str, title: str, note: str) -> Tile:
-    svg = f'<svg viewBox="0 0 1 1" focusable="false" aria-hidden="true"><image width="1" height="1" href="{address}"/></svg>'
+    image = f'<image width="1" height="1" href="{address}"/>'
+    svg = f'<svg viewBox="0 0 1 1" focusable="false" aria-hidden="true">{image}</svg>'
     return Tile(svg, title, note, f"Surface of {title}")

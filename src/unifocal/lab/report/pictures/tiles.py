@@ -1,4 +1,4 @@
-"""One slice of a case as SVG tiles: the image is there once, and every tile cuts its part out and draws contours on it."""
+"""One slice of a case as SVG tiles: the image is there once; every tile cuts its part out and draws contours on it."""
 
 import base64
 import io
