@@ -1,5 +1,6 @@
 """What the statistics say of each class of each data set on each network: a `Block` each. Nothing is computed here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,11 +74,11 @@ class Block:
         return self.summary[self.summary["metric"] == metric].set_index("loss")
 
     def shortly(self, text: str) -> str:
-        """A sentence of the statistics with the short names of losses."""
+        """A sentence of the statistics in the page's words: the short names of losses, and a space before %."""
         for label in sorted(self.losses, key=len, reverse=True):
             if label != self.names[label]:
                 text = text.replace(label, self.names[label])
-        return text
+        return re.sub(r"(?<=\d)%", " %", text)
 
     @cached_property
     def ranked(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import counted, is_share, p_equals, span, value
+from unifocal.lab.report.numbers import counted, is_share, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 
@@ -52,6 +53,12 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         alone = f"None of the {_other_losses(others)} has every run" if others else "It is the only loss"
         return f"{first}.", f"{alone}: there is nothing to compare it with."
     lead = lead_of(block, *complete[:2])
+    if lead.units and lead.ties == lead.units:
+        same = _named_same(block, lead.best)
+        return (
+            f"{first}, and so {'has' if len(same) == 1 else 'have'} {some(same)}: the same on every {block.pairs.unit_name}.",
+            ("These data hold no difference between them."),
+        )
     return f"{first}, {_ahead(block, lead)}.", _warranted(block, lead)
 
 
@@ -109,8 +116,6 @@ def _ahead(block: Block, lead: Lead) -> str:
     name, unit = block.names[lead.next], block.pairs.unit_name
     if not lead.units:
         return f"but shares no {unit} with {name}, the next"
-    if lead.ties == lead.units:
-        return f"and {name} has the same on every {unit}"
     size, side = value(abs(lead.difference), block.metric), "above" if lead.difference > 0 else "below"
     known = (
         "" if math.isnan(lead.low) else f"; 95 % interval of the difference {span(lead.low, lead.high, block.metric)}"
@@ -151,7 +156,7 @@ def _unseen(block: Block, lead: Lead) -> str:
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
     seen = " and ".join(known)
-    return f"; the smallest difference that this study would have seen (power {block.power.power:.0%}) is about {seen}"
+    return f"; the smallest difference that this study would have seen (power {percent(block.power.power)}) is about {seen}"
 
 
 def _is_possible(difference: float, block: Block) -> bool:
@@ -161,6 +166,16 @@ def _is_possible(difference: float, block: Block) -> bool:
 
 def _p(p: float, over: str) -> str:
     return f"no test {over}" if math.isnan(p) else f"{p_equals(p)} {over}"
+
+
+def _named_same(block: Block, best: str) -> list[str]:
+    """The complete losses that equal the best on every unit."""
+    rows = block.pairs.rows
+    mine = rows[
+        ((rows["loss"] == best) | (rows["other"] == best)) & (rows["ties"] == rows["units"]) & (rows["units"] > 0)
+    ]
+    found = {*mine["loss"], *mine["other"]} - {best}
+    return [block.names[loss] for loss in block.complete if loss in found]
 
 
 def _beaten(block: Block, best: str) -> int:

@@ -63,6 +63,10 @@ def heading(metric: str, spacing: Sequence[float] | None) -> str:
     return metric if name in ("fraction", "count") else f"{metric} [{name}]"
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def counted(n: int, one: str, several: str = "") -> str:
     """`1 case`, `2 cases`."""
     return f"{n} {one if n == 1 else several or one + 's'}"

@@ -20,14 +20,11 @@ COLLAPSED = 0.5  # share of the cases with foreground in which a dead network fi
 def warnings(study: Study, blocks: list[Block]) -> list[str]:
     """What a reader must know before believing a number."""
     found = [
+        *(text for name, experiment in study.experiments.items() for text in _leakage(_of(name, study), experiment)),
         *_unfinished(study),
-        *(
-            text
-            for name, experiment in study.experiments.items()
-            for text in _data(name, experiment, len(study.datasets))
-        ),
         *(text for block in blocks for text in _block(block)),
         *_training(study),
+        *(text for name, experiment in study.experiments.items() for text in _data(_of(name, study), experiment)),
     ]
     return list(dict.fromkeys(found))
 
@@ -44,15 +41,22 @@ def _unfinished(study: Study) -> Iterator[str]:
         yield f"{counted(len(left), 'run')} of {len(study.runs)} have not finished: all of this may still change."
 
 
-def _data(name: str, experiment: Experiment, datasets: int) -> Iterator[str]:
-    of = f"{name}: " if datasets > 1 else ""
+def _of(name: str, study: Study) -> str:
+    """Which data set is meant, where there are several."""
+    return f"{name}: " if len(study.datasets) > 1 else ""
+
+
+def _leakage(of: str, experiment: Experiment) -> Iterator[str]:
     parted = _parted(experiment)
     if parted:
         yield (
-            f"{of}Leakage. {counted(len(parted), 'group')} of cases that belong together (a patient, near-duplicates) "
-            f"stand on both sides of a split, as it was published: {some(parted)}. Scores are too good by an unknown "
-            "amount."
+            f"{of}Leakage: of {counted(len(parted), 'group')} of cases that belong together (a patient, near-"
+            f"duplicates) some are trained on and others tested on, as the division was published ({some(parted)}). Scores are too "
+            "good by an unknown amount."
         )
+
+
+def _data(of: str, experiment: Experiment) -> Iterator[str]:
     if all(case.group is None for case in experiment.dataset.cases):
         yield (
             f"{of}No patient is named, so cases of one patient may lie in different folds. --groups FILE names them."

@@ -6,7 +6,7 @@ import pandas as pd
 from unifocal.lab.report.analysis import MANY, Block
 from unifocal.lab.report.figures.matrix import level, matrix
 from unifocal.lab.report.figures.ranks import critical_difference, stability
-from unifocal.lab.report.numbers import NONE, p_value, signed, span, stars, value
+from unifocal.lab.report.numbers import NONE, p_value, percent, signed, span, stars, value
 from unifocal.lab.report.parts import Fold, Part, Text, parts
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.statistics.pairwise import Pairwise
@@ -158,7 +158,7 @@ def pairs_table(block: Block, prefix: str) -> Table:
         texts=[8],
         notes=[
             f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest "
-            f"difference found with probability {block.power.power:.0%}, over cases at the first step of Holm's "
+            f"difference found with probability {percent(block.power.power)}, over cases at the first step of Holm's "
             "correction.",
             *left,
         ],
@@ -180,7 +180,7 @@ def ranks_table(block: Block, prefix: str) -> Table:
                 text += f" ({low:.0f} to {bootstrap.loc[loss, ('high', method)]:.0f})"
             cells.append(Cell(text, bool(rank == 1)))
         first = bootstrap.loc[loss, ("first", "mean")]
-        rows.append([*cells, f"{first:.0%}" if first == first else NONE])
+        rows.append([*cells, percent(first) if first == first else NONE])
     data = block.rankings.rows.merge(
         block.stability.rows.drop(columns="rank"), on=["method", "loss"], how="left", suffixes=("", "_bootstrap")
     )

@@ -12,7 +12,7 @@ from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.by_size import by_size
 from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.numbers import NONE, heading, interval, size, span, value
+from unifocal.lab.report.numbers import NONE, counted, heading, interval, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -104,7 +104,7 @@ def metrics_table(
     labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
     return make_table(
         name,
-        f"Results on {block.title or block.target}: mean ± 95 % interval over {block.planned} runs each.",
+        f"Results on {block.title or block.target}: mean ± 95 % interval over {counted(block.planned, 'run')}.",
         [*columns, *([] if is_whole else ["runs"])],
         rows,
         pd.DataFrame(data, columns=labels),

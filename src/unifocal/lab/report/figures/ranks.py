@@ -3,7 +3,7 @@
 from unifocal.lab.report.analysis import MANY
 from unifocal.lab.report.figures.style import ACCENT, INK, MUTED, RULE, Drawing, finish, new_figure, row_height, styled
 from unifocal.lab.report.labels import clipped
-from unifocal.lab.report.numbers import p_equals
+from unifocal.lab.report.numbers import p_equals, percent
 from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.stability import Stability
 
@@ -95,7 +95,7 @@ def stability(result: Stability, names: dict[str, str], name: str, method: str =
         axes.set_xlim(1 - max(0.5, 0.03 * last), last + max(0.5, 0.03 * last))
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("rank")
-        words = ", ".join(f"{names[loss]} {ends.loc[loss, 'first']:.0%}" for loss in losses)
+        words = ", ".join(f"{names[loss]} {percent(ends.loc[loss, 'first'])}" for loss in losses)
         return finish(
             figure,
             name,
