@@ -54,10 +54,11 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         return f"{first}.", f"{alone}: there is nothing to compare it with."
     lead = lead_of(block, *complete[:2])
     if lead.units and lead.ties == lead.units:
-        same = _named_same(block, lead.best)
+        same = _same(block, lead.best)
+        also = f"and so {'has' if len(same) == 1 else 'have'} {some(same)}"
         return (
-            f"{first}, and so {'has' if len(same) == 1 else 'have'} {some(same)}: the same on every {block.pairs.unit_name}.",
-            ("These data hold no difference between them."),
+            f"{first}, {also}: the same on every {block.pairs.unit_name}.",
+            "These data hold no difference between them.",
         )
     return f"{first}, {_ahead(block, lead)}.", _warranted(block, lead)
 
@@ -168,12 +169,10 @@ def _p(p: float, over: str) -> str:
     return f"no test {over}" if math.isnan(p) else f"{p_equals(p)} {over}"
 
 
-def _named_same(block: Block, best: str) -> list[str]:
-    """The complete losses that equal the best on every unit."""
+def _same(block: Block, best: str) -> list[str]:
+    """The other complete losses that equal the best on every unit."""
     rows = block.pairs.rows
-    mine = rows[
-        ((rows["loss"] == best) | (rows["other"] == best)) & (rows["ties"] == rows["units"]) & (rows["units"] > 0)
-    ]
+    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & (rows["ties"] == rows["units"])]
     found = {*mine["loss"], *mine["other"]} - {best}
     return [block.names[loss] for loss in block.complete if loss in found]
 

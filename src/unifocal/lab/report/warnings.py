@@ -50,9 +50,9 @@ def _leakage(of: str, experiment: Experiment) -> Iterator[str]:
     parted = _parted(experiment)
     if parted:
         yield (
-            f"{of}Leakage: of {counted(len(parted), 'group')} of cases that belong together (a patient, near-"
-            f"duplicates) some are trained on and others tested on, as the division was published ({some(parted)}). Scores are too "
-            "good by an unknown amount."
+            f"{of}Leakage: of {counted(len(parted), 'group')} of cases that belong together (a patient, "
+            f"near-duplicates) some are trained on and others tested on, as the division was published "
+            f"({some(parted)}). Scores are too good by an unknown amount."
         )
 
 

@@ -1,5 +1,7 @@
 """How it was done: runs and their ends, settings, losses, versions, and how the numbers were made."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from unifocal.lab.grid.status import duration
@@ -52,9 +54,8 @@ def _called(run: PlannedRun, study: Study) -> str:
     return f"{run.dataset}, {run.title}" if len(study.experiments) > 1 and run.dataset not in run.title else run.title
 
 
-def runs_table(study: Study, names: dict[str, str] | object) -> Table:
+def runs_table(study: Study, names: Mapping[str, str]) -> Table:
     """A row for each loss, a column for each fold and seed."""
-    assert hasattr(names, "__getitem__")
     columns = list(dict.fromkeys((run.fold, run.seed) for run in study.runs))
     by_row: dict[tuple[str, str, str], dict[tuple[int, int], PlannedRun]] = {}
     for run in study.runs:
@@ -162,9 +163,10 @@ def _numbers(study: Study, blocks: list[Block]) -> tuple[str, ...]:
         f"each fold's mean over its test cases. {seeds}Each case is tested once, by networks that never saw it.",
         "± is half of the 95 % t-interval over fold means: the spread of training and test cases together. Training "
         "sets overlap, which makes it a little too narrow.",
-        f"Two losses are compared over {unit}s by Wilcoxon's signed-rank test (paired; zeros by Pratt; exact up to 50), "
-        "and over folds by the corrected resampled t-test (Nadeau and Bengio 2003); both by Holm over all pairs. "
-        "The first answers for new cases, the second for new trainings. A loss is called better only where both reject.",
+        f"Two losses are compared over {unit}s by Wilcoxon's signed-rank test (paired; zeros by Pratt; exact up to "
+        "50), and over folds by the corrected resampled t-test (Nadeau and Bengio 2003); both by Holm over all pairs. "
+        "The first answers for new cases, the second for new trainings. A loss is called better only where both "
+        "reject.",
         "Critical differences are Nemenyi's after Friedman's test (Demšar 2006). Ranks are drawn again by bootstraps "
         "of whole groups (Wiesenfarth et al. 2021).",
         "The test cases chose nothing: epochs are chosen by validation cases of the training part.",
