@@ -156,8 +156,8 @@ def _unseen(block: Block, lead: Lead) -> str:
     known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
-    seen = " and ".join(known)
-    return f"; the smallest difference that this study would have seen (power {percent(block.power.power)}) is about {seen}"
+    seen, power = " and ".join(known), percent(block.power.power)
+    return f"; the smallest difference that this study would have seen (power {power}) is about {seen}"
 
 
 def _is_possible(difference: float, block: Block) -> bool:
