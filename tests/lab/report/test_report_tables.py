@@ -106,7 +106,9 @@ def test_every_latex_table_compiles(folder_of, tmp_path, kind):
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex here: apt-get install texlive-latex-recommended")
     tables = sorted((folder_of(kind) / "report/tables").glob("*.tex"))
-    packages = r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable}\usepackage[table]{xcolor}"
+    packages = (
+        r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable}\usepackage[table]{xcolor}"
+    )
     inputs = "\n".join(path.read_text() + "\n\\clearpage" for path in tables)
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\n\\end{{document}}"
     (tmp_path / "all.tex").write_text(document)
