@@ -20,6 +20,7 @@ from unifocal.lab.commands.networks import networks
 from unifocal.lab.commands.plan import plan
 from unifocal.lab.commands.predict import predict
 from unifocal.lab.commands.protocols import protocols
+from unifocal.lab.commands.report import report
 from unifocal.lab.commands.status import status
 from unifocal.lab.commands.train import train
 from unifocal.lab.commands.tune import tune
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},
 )
 COMMANDS = (
-    *(compare, train, tune, plan, status, predict, evaluate, demo),
+    *(compare, train, tune, plan, status, report, predict, evaluate, demo),
     *(describe, protocols, losses, networks, layouts, engines),
 )
 for command in COMMANDS:

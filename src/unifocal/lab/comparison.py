@@ -147,6 +147,10 @@ def plan_runs(experiments: Sequence[Experiment], settings: Settings, out: Path) 
                 "title": title(outcome, experiments),
                 "folder": str(outcome.experiment.folder.relative_to(out)),
                 "epochs": settings.epochs,
+                "network": outcome.run.network.label,
+                "loss": outcome.run.loss.label,
+                "fold": outcome.run.fold,
+                "seed": outcome.run.seed,
             }
             for outcome in planned
         ],

@@ -21,9 +21,9 @@ from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.experiment import Experiment, shares
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.preparation import read_prediction
-from unifocal.lab.report import PICTURE
 from unifocal.lab.storage import write_with
 
+PICTURE = "contours.png"
 WIDTH = 34  # letters of a title
 TRUTH = "#35c9ff"
 PREDICTION = "#ffb000"

@@ -21,7 +21,7 @@ from unifocal.lab.commands import status as command
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid import run_grid
 from unifocal.lab.grid.cells import read_history
-from unifocal.lab.grid.status import read_status, total_remaining
+from unifocal.lab.grid.status import duration, read_status, total_remaining
 from unifocal.lab.settings import make_settings
 
 app = typer.Typer()
@@ -154,7 +154,7 @@ def test_watching_ends_when_nothing_runs_any_more(mixed, monkeypatch):
     [(0.04, "0.04 s"), (9.94, "9.9 s"), (35.2, "35 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h"), (2e5, "2.3 d")],
 )
 def test_durations_are_short(seconds, text):
-    assert command.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 # Bars and lines

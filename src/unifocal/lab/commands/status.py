@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unifocal.lab.grid.status import duration
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -83,14 +85,3 @@ def summary(runs: Sequence["RunStatus"]) -> str:
     parts += [f"{count[state]} {state}" for state in ("running", "failed", "waiting") if count[state]]
     left = total_remaining(runs)
     return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """Two digits' worth of a duration: 0.4 s, 35 s, 12 min, 3.5 h, 2.1 d."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"

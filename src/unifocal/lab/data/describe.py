@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unifocal.lab.data.cases import Dataset
-from unifocal.lab.data.duplicates import duplicates_in
+from unifocal.lab.data.duplicates import NearDuplicates, duplicates_in
 from unifocal.lab.data.folds import merge_groups
 from unifocal.lab.data.images import read_image
 from unifocal.lab.progress import Track, silent
@@ -119,11 +119,12 @@ class Description:
         table = Table(title=escape(f"{self.name} ({self.layout})"), show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column()
-        for name, value in self._lines():
+        for name, value in self.lines():
             table.add_row(escape(name), escape(value))
         return table
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def lines(self) -> list[tuple[str, str]]:
+        """What it says, as names and values."""
         diagnoses, parts = (", ".join(f"{n} {name}" for name, n in c.items()) for c in (self.diagnoses, self.parts))
         lines = [("cases", f"{self.cases} ({diagnoses})" if diagnoses else str(self.cases))]
         if parts:
@@ -175,6 +176,13 @@ class Description:
 
 def describe(dataset: Dataset, track: Track = silent) -> Description:
     """Sum up what the check of a data set has counted; of pictures, every image is read for near-duplicates."""
+    with_pictures = dataset.cases if dataset.dimension == 2 else ()
+    images = (read_image(case) for case in track(with_pictures, "looking for near-duplicates"))
+    return sum_up(dataset, duplicates_in(dataset, images))
+
+
+def sum_up(dataset: Dataset, found: NearDuplicates) -> Description:
+    """`describe` without a look at any file; `found` are the near-duplicates of pictures, and empty for volumes."""
     voxels = np.array([fact.voxels for fact in dataset.facts], float)
     percent = 100 * voxels / np.maximum(voxels.sum(1, keepdims=True), 1)
     foreground = [_share(name, percent[:, n]) for n, name in enumerate(dataset.classes) if n > 0]
@@ -183,15 +191,12 @@ def describe(dataset: Dataset, track: Track = silent) -> Description:
         regions["all classes"] = tuple(range(1, len(dataset.classes)))
     foreground += [_share(name, percent[:, list(members)].sum(1)) for name, members in regions.items()]
 
-    with_pictures = dataset.cases if dataset.dimension == 2 else ()
-    images = (read_image(case) for case in track(with_pictures, "looking for near-duplicates"))
-    found = duplicates_in(dataset, images)
     given = [case.group for case in dataset.cases]
     ids = [case.id for case in dataset.cases]
     names = ("height", "width") if dataset.dimension == 2 else tuple(f"axis {n}" for n in (1, 2, 3))
     shapes = zip(*(fact.shape for fact in dataset.facts), strict=True)
     spacings = zip(*(fact.spacing for fact in dataset.facts if fact.spacing), strict=True)
-    groups = (given, found.groups) if with_pictures else (given,)
+    groups = (given, found.groups) if dataset.dimension == 2 else (given,)
     return Description(
         name=dataset.name,
         layout=dataset.layout,

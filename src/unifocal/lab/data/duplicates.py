@@ -76,7 +76,7 @@ def find_near_duplicates(images: Iterable[NDArray[Any]], threshold: float = THRE
         for i, j in np.argwhere(np.triu(similarity >= threshold, start + 1)).tolist():
             pairs.append(Pair(start + i, j, float(similarity[i, j]), bool(same[i, j])))
     pairs.sort(key=lambda pair: (-pair.identical, -pair.similarity, pair.i, pair.j))
-    return NearDuplicates(pairs, _join(pairs, len(rows)))
+    return NearDuplicates(pairs, join(pairs, len(rows)))
 
 
 def duplicates_in(dataset: Dataset, images: Iterable[NDArray[Any]]) -> NearDuplicates:
@@ -88,7 +88,7 @@ def identical_files(digests: Sequence[tuple[str, ...]]) -> NearDuplicates:
     """Pairs of cases whose files hold the same, by the digests of each case's files; without files there is no twin."""
     first: dict[tuple[str, ...], int] = {}
     pairs = [Pair(first[key], n, 1.0, True) for n, key in enumerate(digests) if key and first.setdefault(key, n) != n]
-    return NearDuplicates(pairs, _join(pairs, len(digests)))
+    return NearDuplicates(pairs, join(pairs, len(digests)))
 
 
 def _thumbnail(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,7 +105,7 @@ def _thumbnail(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(detail / norm, np.float32)
 
 
-def _join(pairs: list[Pair], n: int) -> list[int]:
+def join(pairs: list[Pair], n: int) -> list[int]:
     """Return groups of n images in which both sides of every pair fall into one."""
     ends = np.array([(pair.i, pair.j) for pair in pairs], np.int64).reshape(-1, 2)
     graph = sparse.coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))

@@ -64,6 +64,17 @@ def total_remaining(runs: Sequence[RunStatus]) -> float | None:
     return max(left * pace / len(running), *(run.remaining or 0.0 for run in running), 0.0)
 
 
+def duration(seconds: float) -> str:
+    """Two digits' worth of a duration: 0.4 s, 35 s, 12 min, 3.5 h, 2.1 d."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
+
+
 def _status(cell: Cell, now: float) -> RunStatus:
     history = read_history(cell.folder)
     owner = owner_of(cell.folder, now=now)

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -15,12 +16,12 @@ from unifocal.lab.data.duplicates import Pair
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import EMPTY_RULE, MAIN
 from unifocal.lab.outcome import Comparison
+from unifocal.lab.pictures import PICTURE
 from unifocal.lab.results import CANDIDATE
 from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
 from unifocal.lab.statistics.intervals import summarise
 from unifocal.lab.storage import read_json, write_text
 
-PICTURE = "contours.png"
 SHOWN = 20  # near-duplicate pairs listed
 
 
@@ -107,13 +108,18 @@ def _number(n: int, one: str, several: str = "") -> str:
 
 
 def command(comparison: Comparison) -> str:
-    """The command that gives this comparison: every setting that is not the default, or the protocol's, written out."""
-    words = ["unifocal", "compare", *(str(e.dataset.root) for e in comparison.experiments)]
-    if comparison.settings.protocol:
-        words += ["--protocol", comparison.settings.protocol]
-    words += ["--losses", ",".join(loss.label for loss in comparison.settings.losses)]
-    base = settings_from({"protocol": comparison.settings.protocol}) if comparison.settings.protocol else Settings()
-    for key, value in changed(comparison.settings, base).items():
+    """The command that gives this comparison."""
+    return command_of(comparison.settings, [e.dataset.root for e in comparison.experiments], comparison.out)
+
+
+def command_of(settings: Settings, roots: Sequence[Path], out: Path) -> str:
+    """The command that compares on the data in `roots`: every setting that is not the default, or the protocol's."""
+    words = ["unifocal", "compare", *map(str, roots)]
+    if settings.protocol:
+        words += ["--protocol", settings.protocol]
+    words += ["--losses", ",".join(loss.label for loss in settings.losses)]
+    base = settings_from({"protocol": settings.protocol}) if settings.protocol else Settings()
+    for key, value in changed(settings, base).items():
         if key not in ("losses", "protocol"):
             option = key.replace("_", "-")
             words += (
@@ -121,7 +127,7 @@ def command(comparison: Comparison) -> str:
                 if isinstance(value, bool)
                 else [f"--{option}", text_of(value)]
             )
-    return shlex.join([*words, "--out", str(comparison.out)])
+    return shlex.join([*words, "--out", str(out)])
 
 
 @dataclass(frozen=True)

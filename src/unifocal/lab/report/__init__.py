@@ -1,0 +1,16 @@
+"""What becomes of a comparison for people: the terminal's tables, `summary.md`, and the report.
+
+summary             the terminal's tables and `summary.md`, from a comparison in memory
+reading             the files of a comparison  ->  one `Study`
+analysis, sizes     its statistics: a `Block` for each class of each data set on each network
+answer, warnings    what may be said, and what may not
+contents, figures   tables and figures, `pictures` of cases
+page, tables        how they are written
+writing             these in order: `write_report`
+"""
+
+from unifocal.lab.pictures import PICTURE
+from unifocal.lab.report.summary import command, near_duplicate_line, terminal_tables, write_summary
+from unifocal.lab.report.writing import write_report
+
+__all__ = ["PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]

@@ -1,0 +1,208 @@
+"""The answer in two sentences: which loss is best and by how much, and whether the data can tell."""
+
+import math
+from dataclasses import dataclass
+
+from unifocal.lab.data.problems import some
+from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.numbers import counted, is_share, p_equals, percent, span, value
+from unifocal.lab.report.reading import Study
+from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How the best loss stands to the next one, on the units (cases or groups) that both have.
+
+    Attributes:
+        difference, low, high: the best minus the next, with its 95 % interval over units.
+        ties: units on which both are equal.
+        p_cases, p_folds: by Holm over all pairs.
+        better: the one that the tests favour; empty if they show nothing.
+        seen_cases, seen_folds: the smallest differences that either test would have found.
+    """
+
+    best: str
+    next: str
+    difference: float
+    low: float
+    high: float
+    units: int
+    ties: int
+    p_cases: float
+    p_folds: float
+    verdict: str
+    better: str
+    seen_cases: float
+    seen_folds: float
+
+
+def answer(block: Block, study: Study) -> tuple[str, ...]:
+    """Two sentences on a block."""
+    if block.scores is None:
+        return _nothing(block, study)
+    complete = [loss for loss in block.ranked if loss in block.complete]
+    if not complete:
+        return (
+            f"No loss has finished every run for {_where(block)}, so none can be called the best.",
+            "The numbers below are those of single folds.",
+        )
+    first = f"{_so_far(block, study)}{_best(block, complete[0])}"
+    if len(complete) == 1:
+        others = len(block.losses) - 1
+        alone = f"None of the {_other_losses(others)} has every run" if others else "It is the only loss"
+        return f"{first}.", f"{alone}: there is nothing to compare it with."
+    lead = lead_of(block, *complete[:2])
+    if lead.units and lead.ties == lead.units:
+        same = _same(block, lead.best)
+        also = f"and so {'has' if len(same) == 1 else 'have'} {some(same)}"
+        return (
+            f"{first}, {also}: the same on every {block.pairs.unit_name}.",
+            "These data hold no difference between them.",
+        )
+    return f"{first}, {_ahead(block, lead)}.", _warranted(block, lead)
+
+
+def lead_of(block: Block, best: str, other: str) -> Lead:
+    """What the statistics know of two losses."""
+    pairs = block.pairs.rows
+    position = next(
+        n for n, pair in enumerate(zip(pairs["loss"], pairs["other"], strict=True)) if {*pair} == {best, other}
+    )
+    pair, power, verdict = (t.rows.iloc[position] for t in (block.pairs, block.power, block.verdicts))
+    is_turned = pair["loss"] != best
+    low, high = (-pair["high"], -pair["low"]) if is_turned else (pair["low"], pair["high"])
+    return Lead(
+        best=best,
+        next=other,
+        difference=-pair["difference"] if is_turned else pair["difference"],
+        low=low,
+        high=high,
+        units=int(pair["units"]),
+        ties=int(pair["ties"]),
+        p_cases=verdict["p_cases"],
+        p_folds=verdict["p_folds"],
+        verdict=verdict["verdict"],
+        better=verdict["better"],
+        seen_cases=power["detectable_holm"],
+        seen_folds=power["detectable_folds"],
+    )
+
+
+def _where(block: Block) -> str:
+    network = f" by {block.network}" if block.network in block.title else ""
+    return f"{block.target} in {block.dataset.name}{network}"
+
+
+def _so_far(block: Block, study: Study) -> str:
+    states = {run.state for run in study.runs if (run.dataset, run.network) == (block.dataset.name, block.network)}
+    if states & {"running", "waiting"}:
+        return "So far "
+    return "Of the losses that finished, " if "failed" in states else ""
+
+
+def _best(block: Block, best: str) -> str:
+    """Who leads, and with what."""
+    mean, half, folds = block.means(block.metric).loc[best, ["mean", "half_width", "folds"]]
+    known = "one fold, so no interval"
+    if not math.isnan(half):
+        known = f"95 % interval {span(mean - half, mean + half, block.metric)} over {folds:.0f} folds"
+    which = "lowest" if block.lower_is_better else "highest"
+    number = value(mean, block.metric)
+    return f"{block.names[best]} has the {which} mean {block.metric} for {_where(block)}, {number} ({known})"
+
+
+def _ahead(block: Block, lead: Lead) -> str:
+    """By how much, on the same cases."""
+    name, unit = block.names[lead.next], block.pairs.unit_name
+    if not lead.units:
+        return f"but shares no {unit} with {name}, the next"
+    size, side = value(abs(lead.difference), block.metric), "above" if lead.difference > 0 else "below"
+    known = (
+        "" if math.isnan(lead.low) else f"; 95 % interval of the difference {span(lead.low, lead.high, block.metric)}"
+    )
+    return f"{size} {side} {name}, the next ({counted(lead.units, unit)}, paired{known})"
+
+
+def _warranted(block: Block, lead: Lead) -> str:
+    """What the two tests allow to say, and what they could not have seen."""
+    name, other = block.names[lead.best], block.names[lead.next]
+    over_cases, over_folds = _p(lead.p_cases, f"over {block.pairs.unit_name}s"), _p(lead.p_folds, "over folds")
+    if lead.better == lead.next:
+        return (
+            f"The tests favour {other} where the mean favours {name} ({over_cases}; {over_folds}): a few large "
+            "differences decide the mean, and neither is shown to be the best."
+        )
+    if lead.verdict == LOSSES_DIFFER:
+        return (
+            f"The difference holds for new cases and for new trainings ({over_cases}; {over_folds}, both by Holm), and "
+            f"{name} is shown to be better than {_beaten(block, lead.best)} of the "
+            f"{_other_losses(len(block.losses) - 1)}."
+        )
+    if lead.verdict == NETWORKS_DIFFER:
+        possible = _is_possible(lead.seen_folds, block)
+        seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
+        return (
+            f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
+            f"would ({over_folds}{seen})."
+        )
+    others = len(_alike(block, lead.best) - {lead.next})
+    more = f" or from {_other_losses(others)}" if others else ""
+    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}."
+
+
+def _unseen(block: Block, lead: Lead) -> str:
+    limits = [(lead.seen_cases, f"{block.pairs.unit_name}s"), (lead.seen_folds, "folds")]
+    known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
+    if not known:
+        return ", and there is too little of it to say what difference would have been seen"
+    seen, power = " and ".join(known), percent(block.power.power)
+    return f"; the smallest difference that this study would have seen (power {power}) is about {seen}"
+
+
+def _is_possible(difference: float, block: Block) -> bool:
+    """Could two losses differ by so much? Two shares differ by 1 at most."""
+    return difference > 0 and (not is_share(block.metric) or difference < 1)
+
+
+def _p(p: float, over: str) -> str:
+    return f"no test {over}" if math.isnan(p) else f"{p_equals(p)} {over}"
+
+
+def _same(block: Block, best: str) -> list[str]:
+    """The other complete losses that equal the best on every unit."""
+    rows = block.pairs.rows
+    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & (rows["ties"] == rows["units"])]
+    found = {*mine["loss"], *mine["other"]} - {best}
+    return [block.names[loss] for loss in block.complete if loss in found]
+
+
+def _beaten(block: Block, best: str) -> int:
+    rows = block.verdicts.rows
+    return int(((rows["verdict"] == LOSSES_DIFFER) & (rows["better"] == best)).sum())
+
+
+def _alike(block: Block, best: str) -> set[str]:
+    """The complete losses that the test over cases does not tell from the best."""
+    rows = block.pairs.rows
+    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & ~(rows["p_holm"] <= block.verdicts.alpha)]
+    return ({*mine["loss"], *mine["other"]} - {best}) & set(block.complete)
+
+
+def _other_losses(n: int) -> str:
+    return counted(n, "other loss", "other losses")
+
+
+def _nothing(block: Block, study: Study) -> tuple[str, ...]:
+    runs = [run for run in study.runs if (run.dataset, run.network) == (block.dataset.name, block.network)]
+    failed = [run for run in runs if run.state == "failed"]
+    finished = sum(run.is_finished for run in runs)
+    if finished:
+        return (
+            f"No test case has a {block.metric} for {_where(block)}, though {counted(finished, 'run')} finished.",
+            "There is nothing to compare.",
+        )
+    if failed and len(failed) == len(runs):
+        return f"All {counted(len(runs), 'run')} for {_where(block)} failed.", f"The first: {failed[0].reason}."
+    known = f" ({counted(len(failed), 'failure')})" if failed else ""
+    return f"No run for {_where(block)} has finished yet{known}.", "Nothing can be said before."

@@ -1,0 +1,204 @@
+"""Losses compared with each other: p-values, pairs, critical differences, ranks."""
+
+import numpy as np
+import pandas as pd
+
+from unifocal.lab.report.analysis import MANY, Block
+from unifocal.lab.report.figures.matrix import level, matrix
+from unifocal.lab.report.figures.ranks import critical_difference, stability
+from unifocal.lab.report.numbers import NONE, p_value, percent, signed, span, stars, value
+from unifocal.lab.report.parts import Fold, Part, Text, parts
+from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.statistics.pairwise import Pairwise
+from unifocal.lab.statistics.verdict import LOSSES_DIFFER, MEANING
+
+CELLS = 14  # losses up to which the matrix of p-values is a table of numbers
+PAIRS = 66  # pairs that the page lists; the files have all
+
+
+def comparison_parts(block: Block, prefix: str) -> tuple[Part, ...]:
+    """Matrix, critical differences, ranks; the pairs and the papers' test on demand."""
+    names = dict(block.names)
+    is_small = len(block.losses) <= CELLS
+    return parts(
+        p_table(block, block.pairs, f"p-values-{prefix}") if is_small else p_picture(block, f"p-values-{prefix}"),
+        Fold(
+            "Every pair: difference, effect, both tests, what could have been seen",
+            parts(pairs_table(block, prefix), _meanings()),
+        ),
+        Fold(
+            "The papers' test: unpaired",
+            parts(p_table(block, block.unpaired, f"p-values-unpaired-{prefix}", is_papers=True)),
+        )
+        if is_small
+        else None,
+        critical_difference(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
+        stability(block.stability, names, f"rank-stability-{prefix}"),
+        ranks_table(block, prefix),
+    )
+
+
+def _care(block: Block) -> str:
+    """Why the diagram must be read with care, but for what stands below the table of p-values already."""
+    reasons = [reason for reason in block.friedman.reasons if reason not in block.pairs.reasons]
+    return block.shortly(" ".join(["", *reasons]))
+
+
+def _meanings() -> Text:
+    return Text(" ".join(f"“{verdict[0].upper()}{verdict[1:]}”: {meaning}." for verdict, meaning in MEANING.items()))
+
+
+def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) -> Table:
+    """p by Holm, losses by losses, shaded by which is better and starred as the papers' Tables 2 and 4."""
+    p = result.matrix("p_holm")
+    better = {
+        frozenset(pair): winner for *pair, winner in result.rows[["loss", "other", "better"]].itertuples(index=False)
+    }
+    agreed = {
+        frozenset((row.loss, row.other)) for row in block.verdicts.rows.itertuples() if row.verdict == LOSSES_DIFFER
+    }
+    losses = [loss for loss in block.losses if loss in p.index]
+    rows = []
+    for loss in losses:
+        cells = [Cell(block.names[loss])]
+        for other in losses:
+            number, pair = p.loc[loss, other], frozenset((loss, other))
+            winner = better.get(pair, "")
+            sign = 0 if not winner or loss == other else 1 if winner == loss else -1
+            both = "†" if not is_papers and pair in agreed else ""
+            cells.append(_p_cell(number, sign, both) if loss != other else Cell(""))
+        rows.append(cells)
+    legend = (
+        "The row's loss against the column's: ↑ it is better, ↓ worse, at p ≤ 0.05. * p ≤ 0.05, ** p ≤ 0.01, "
+        "*** p ≤ 0.001, by Holm over all pairs."
+    )
+    over_folds = (
+        f" † the {block.retraining.test} agrees, so that the difference holds for new trainings, too; without it, it "
+        "holds for these networks on new cases."
+    )
+    pairs = result.rows.drop(columns="reasons")
+    return make_table(
+        name,
+        f"p-values of all pairs of losses, {block.metric}, over {result.unit_name}s. {result.test}.",
+        ["", *(block.names[loss] for loss in losses)],
+        rows,
+        pairs,
+        notes=[legend + ("" if is_papers else over_folds), *map(block.shortly, result.reasons)],
+    )
+
+
+def _p_cell(p: float, sign: int, both: str) -> Cell:
+    if np.isnan(p):
+        return Cell(NONE)
+    steps = level(p, sign)
+    arrow = "↑ " if steps > 0 else "↓ " if steps < 0 else ""
+    tone = f"{'better' if steps > 0 else 'worse'}-{abs(steps)}" if steps else ""
+    return Cell(f"{arrow}{p_value(p)} {stars(p) if steps else ''}{both}".strip(), tone=tone)
+
+
+def p_picture(block: Block, name: str) -> Part:
+    """The matrix of many losses, best first."""
+    rows = block.pairs.rows
+    place = {loss: n for n, loss in enumerate(block.ranked)}
+    levels = np.full((len(place),) * 2, np.nan)
+    for loss, other, better, p in zip(rows["loss"], rows["other"], rows["better"], rows["p_holm"], strict=True):
+        if p == p and loss in place and other in place:
+            sign = 0 if not better else 1 if better == loss else -1
+            levels[place[loss], place[other]] = level(p, sign)
+            levels[place[other], place[loss]] = -level(p, sign)
+    return matrix(pd.DataFrame(levels, index=list(place), columns=list(place)), dict(block.names), name)
+
+
+def pairs_table(block: Block, prefix: str) -> Table:
+    """Each pair: how far apart, how sure, and what could have been seen."""
+    data = block.pairs.rows.drop(columns="reasons").merge(
+        block.verdicts.rows[["loss", "other", "p_folds", "verdict"]], on=["loss", "other"]
+    )
+    data = data.merge(
+        block.power.rows[["loss", "other", "detectable", "detectable_holm", "detectable_folds"]], on=["loss", "other"]
+    )
+    order = data["p_holm"].fillna(2).argsort(kind="stable")
+    shown = data.iloc[order[:PAIRS]] if len(data) > PAIRS else data
+    metric = block.metric
+    rows = [
+        [
+            f"{block.names[row.loss]} – {block.names[row.other]}",
+            str(row.units),
+            value(row.difference, metric),
+            span(row.low, row.high, metric),
+            signed(row.effect),
+            f"{row.wins} / {row.ties} / {row.defeats}",
+            p_value(row.p_holm),
+            p_value(row.p_folds),
+            row.verdict,
+            value(row.detectable_holm, metric),
+            value(row.detectable_folds, metric),
+        ]
+        for row in shown.itertuples()
+    ]
+    left = [f"The {PAIRS} pairs of the lowest p of {len(data)}; the files have all."] if len(data) > PAIRS else []
+    return make_table(
+        f"pairs-{prefix}",
+        f"Every pair of losses, {metric}: the first minus the second, paired over {block.pairs.unit_name}s.",
+        [
+            "pair",
+            f"{block.pairs.unit_name}s",
+            "difference",
+            "95 % interval",
+            "effect",
+            "better / equal / worse",
+            "p, cases",
+            "p, folds",
+            "verdict",
+            "seen, cases",
+            "seen, folds",
+        ],
+        rows,
+        data,
+        texts=[8],
+        notes=[
+            f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest "
+            f"difference found with probability {percent(block.power.power)}, over cases at the first step of Holm's "
+            "correction.",
+            *left,
+        ],
+    )
+
+
+def ranks_table(block: Block, prefix: str) -> Table:
+    """Ranks by four methods, and how often each loss is first under the bootstrap."""
+    observed = block.rankings.matrix()
+    bootstrap = block.stability.rows.pivot(index="loss", columns="method", values=["low", "high", "first"])
+    rows = []
+    methods = list(observed.columns)
+    for loss in observed.index:
+        cells: list[Cell | str] = [block.names[loss]]
+        for method in methods:
+            rank = observed.loc[loss, method]
+            text = f"{rank:.0f}" if rank == rank else NONE
+            if ("low", method) in bootstrap and (low := bootstrap.loc[loss, ("low", method)]) == low:
+                text += f" ({low:.0f} to {bootstrap.loc[loss, ('high', method)]:.0f})"
+            cells.append(Cell(text, bool(rank == 1)))
+        first = bootstrap.loc[loss, ("first", "mean")]
+        rows.append([*cells, percent(first) if first == first else NONE])
+    data = block.rankings.rows.merge(
+        block.stability.rows.drop(columns="rank"), on=["method", "loss"], how="left", suffixes=("", "_bootstrap")
+    )
+    tau = block.stability.kendall.set_index("method")["mean"].get("mean", np.nan)
+    agreement = block.rankings.agreement.to_numpy()[np.triu_indices(len(methods), 1)]
+    lowest = np.nanmin(agreement) if np.isfinite(agreement).any() else np.nan
+    notes = ["Rank, and in brackets the range of 95 % of the bootstraps of the cases. Ties share the lowest rank."]
+    if tau == tau:
+        notes.append(f"Kendall's τ between the ranking by mean and those of the bootstraps is {tau:.2f} in the mean.")
+    if lowest == lowest:
+        notes.append(f"The two methods that agree least have τ = {lowest:.2f}.")
+    unstable = [reason for reason in block.stability.reasons if reason not in block.pairs.reasons]
+    limited = [f"Of more than {MANY} losses the ranks by test are not bootstrapped."] if len(observed) > MANY else []
+    return make_table(
+        f"ranks-{prefix}",
+        f"Ranks of the losses by {block.metric}, by four methods that need not agree.",
+        ["loss", *(f"by {method}" for method in methods), "first, by mean"],
+        rows,
+        data,
+        notes=[*notes, *map(block.shortly, dict.fromkeys([*block.rankings.reasons, *unstable])), *limited],
+    )

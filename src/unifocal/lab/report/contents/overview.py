@@ -1,0 +1,101 @@
+"""What stands first: the answer, warnings, and what all blocks say together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from unifocal.lab.report.analysis import ALPHA, Block
+from unifocal.lab.report.answer import answer
+from unifocal.lab.report.contents.methods import sentence
+from unifocal.lab.report.contents.results import best_of
+from unifocal.lab.report.figures.ranks import critical_difference
+from unifocal.lab.report.numbers import counted, interval
+from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
+from unifocal.lab.report.reading import Study
+from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.report.warnings import warnings
+from unifocal.lab.statistics.datasets import over_datasets
+from unifocal.lab.statistics.friedman import friedman
+
+
+def answers(study: Study, blocks: Sequence[Block]) -> Section:
+    """Two sentences for each block; of a single one the first is large."""
+    found: list[Part] = []
+    for block in blocks:
+        first, *rest = answer(block, study)
+        found += [Text(first, is_lead=True), *map(Text, rest)] if len(blocks) == 1 else [Text(" ".join([first, *rest]))]
+    return Section("answer", "Answer", (*found, Text(facts(study))))
+
+
+def facts(study: Study) -> str:
+    """The size of the study in a line."""
+    cases = sum(len(dataset.cases) for dataset in study.datasets.values())
+    folds = {len(experiment.splits) for experiment in study.experiments.values()}
+    told = [
+        counted(len(study.losses), "loss", "losses"),
+        counted(len(study.networks), "network"),
+        *([counted(len(study.datasets), "data set")] if len(study.datasets) > 1 else []),
+        counted(cases, "case"),
+        " or ".join(counted(n, "fold") for n in sorted(folds)),
+        counted(len(study.settings.seeds), "seed"),
+        counted(study.settings.epochs, "epoch"),
+    ]
+    protocol = f" Protocol {study.protocol.name} ({study.protocol.source})." if study.protocol else ""
+    return f"{', '.join(told)}. {sentence(study)}{protocol}"
+
+
+def cautions(study: Study, blocks: list[Block]) -> Section | None:
+    found = warnings(study, blocks)
+    return Section("cautions", "Read with care", (Bullets(tuple(found)),)) if found else None
+
+
+def together(blocks: Sequence[Block]) -> Section | None:
+    """All blocks in one table, and losses over data sets where there are several."""
+    if len(blocks) < 2:
+        return None
+    return Section("together", "Overview", parts(together_table(blocks), *_over_datasets(blocks)))
+
+
+def together_table(blocks: Sequence[Block]) -> Table:
+    """A row for each loss, a column for each block, the best of each in bold."""
+    metric, losses, names = blocks[0].metric, blocks[0].losses, blocks[0].names
+    rows, data = [], []
+    best = [best_of(block, metric) for block in blocks]
+    for loss in losses:
+        row = [Cell(names[loss])]
+        for block, winners in zip(blocks, best, strict=True):
+            table = block.means(metric)
+            mean, half = table.loc[loss, ["mean", "half_width"]] if loss in table.index else (np.nan, np.nan)
+            row.append(Cell(interval(mean, half, metric), loss in winners))
+            data.append((loss, block.dataset.name, block.network, block.target, metric, mean, half, loss in winners))
+        rows.append(row)
+    columns = ["loss", "dataset", "network", "class", "metric", "mean", "half_width", "best"]
+    return make_table(
+        "together",
+        f"{metric} of every loss on all that it was tried on: mean ± 95 % interval over folds.",
+        ["loss", *(block.title for block in blocks)],
+        rows,
+        pd.DataFrame(data, columns=columns),
+    )
+
+
+def _over_datasets(blocks: Sequence[Block]) -> list[Part | None]:
+    """Data sets as the units, one class and network of each: the losses compared on new data sets."""
+    first: dict[str, Block] = {}
+    for block in blocks:
+        if block.scores is not None:
+            first.setdefault(block.dataset.name, block)
+    if len(first) < 2:
+        return []
+    scores = over_datasets({name: block.scores for name, block in first.items() if block.scores is not None})
+    result = friedman(scores, ALPHA)
+    which = "; ".join(f"{name}: {block.target}, {block.network}" for name, block in first.items())
+    return [
+        critical_difference(
+            result,
+            dict(blocks[0].names),
+            "critical-difference-data-sets",
+            " ".join([f" Data sets are the units, by one class and network each ({which}).", *result.reasons]),
+        ),
+    ]

@@ -1,0 +1,197 @@
+"""The results of one block: means, comparisons, cases, sizes."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from unifocal.lab.choices import LossChoice
+from unifocal.lab.metrics import LOWER_IS_BETTER, MAIN, METRICS
+from unifocal.lab.report.analysis import MANY, Block
+from unifocal.lab.report.contents.compared import comparison_parts
+from unifocal.lab.report.figures.by_size import by_size
+from unifocal.lab.report.figures.means import cases, means
+from unifocal.lab.report.figures.scatter import precision_recall
+from unifocal.lab.report.numbers import NONE, counted, heading, interval, size, span, value
+from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
+from unifocal.lab.report.reading import Study
+from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.statistics.intervals import fold_means
+
+FIRST = (*MAIN, "HD95", "NSD")  # metrics of the main table; the others have a table of their own
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name and of an address."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def results(block: Block, study: Study, prefix: str) -> Section:
+    """All that is told of a block; `prefix` begins the names of its files."""
+    title = block.title or f"{block.target} of {block.dataset.name}"
+    id_ = f"results-{prefix}"
+    if block.scores is None:
+        return Section(id_, title, (Text("Nothing yet."),))
+    rows = study.cases
+    mine = rows[
+        (rows["dataset"] == block.dataset.name) & (rows["network"] == block.network) & (rows["class"] == block.target)
+    ]
+    single = len(block.scores.losses) < 2
+    return Section(
+        id_,
+        title,
+        parts(
+            main_table(block, study, prefix),
+            means(block, fold_means(mine), f"means-{prefix}"),
+            None if single else comparison_parts(block, prefix),
+            cases(block, f"cases-{prefix}"),
+            precision_recall(block, f"precision-recall-{prefix}"),
+            by_size(block, f"sizes-{prefix}"),
+            Fold("More tables: other metrics, intervals over cases, sizes", _more(block, prefix)),
+        ),
+    )
+
+
+def _more(block: Block, prefix: str) -> tuple[Part, ...]:
+    return parts(
+        metrics_table(block, [metric for metric in METRICS if metric not in FIRST], f"lesions-and-volume-{prefix}"),
+        cases_table(block, prefix),
+        sizes_table(block, prefix),
+    )
+
+
+def main_table(block: Block, study: Study, prefix: str) -> Table | None:
+    """The chosen metric first, then the others; the paper's values beside ours where a protocol has them."""
+    metrics = [block.metric, *(metric for metric in FIRST if metric != block.metric)]
+    return metrics_table(block, metrics, f"main-{prefix}", _published(block, study))
+
+
+def metrics_table(
+    block: Block, metrics: list[str], name: str, published: dict[tuple[str, str], float] | None = None
+) -> Table | None:
+    """Mean and half-width of each metric by loss, the best complete loss of each in bold."""
+    published = published or {}
+    metrics = [metric for metric in metrics if (block.summary["metric"] == metric).any()]
+    if not metrics:
+        return None
+    of_metric = {metric: block.means(metric) for metric in metrics}
+    best = {metric: best_of(block, metric) for metric in metrics}
+    papers = [metric for metric in metrics if any(key[1] == metric for key in published)]
+    is_whole = len(block.complete) == len(block.losses)
+    columns = ["loss"]
+    for metric in metrics:
+        columns += [heading(metric, block.spacing), *([f"paper's {metric}"] if metric in papers else [])]
+    rows, data = [], []
+    for loss in block.losses:
+        row = [Cell(block.names[loss])]
+        for metric in metrics:
+            found = of_metric[metric]
+            mean, half = found.loc[loss, ["mean", "half_width"]] if loss in found.index else (np.nan, np.nan)
+            is_best = loss in best[metric]
+            row.append(Cell(interval(mean, half, metric), is_best))
+            paper = published.get((loss, metric), np.nan)
+            if metric in papers:
+                row.append(Cell(value(paper, metric)))
+            counts = found.loc[loss, ["folds", "images", "undefined"]] if loss in found.index else (0, 0, 0)
+            data.append((loss, metric, mean, half, *map(int, counts), is_best, paper))
+        rows.append([*row, *([] if is_whole else [Cell(f"{block.done[loss]} of {block.planned}")])])
+    notes = [
+        "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
+        "among the losses with every run."
+    ]
+    if papers:
+        notes.append("The paper's values are from its own data, folds and networks.")
+    labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
+    return make_table(
+        name,
+        f"Results on {block.title or block.target}: mean ± 95 % interval over {counted(block.planned, 'run')}.",
+        [*columns, *([] if is_whole else ["runs"])],
+        rows,
+        pd.DataFrame(data, columns=labels),
+        notes=notes,
+    )
+
+
+def best_of(block: Block, metric: str) -> set[str]:
+    """The complete losses with the best mean, if there is something to be better than."""
+    means = block.means(metric)["mean"].reindex(block.complete).dropna()
+    if len(means) < 2:
+        return set()
+    top = means.min() if metric in LOWER_IS_BETTER else means.max()
+    return set() if (means == top).all() else set(means.index[means == top])
+
+
+def _published(block: Block, study: Study) -> dict[tuple[str, str], float]:
+    """The paper's values of this block by loss and metric."""
+    if study.protocol is None:
+        return {}
+    return {
+        (LossChoice.parse(result.loss).label, result.metric): result.value
+        for result in study.protocol.results
+        if (result.network, result.target) == (block.network, block.target)
+    }
+
+
+def cases_table(block: Block, prefix: str) -> Table:
+    """Means over cases with bootstrap intervals, and the spread between seeds where there are several."""
+    table = block.over_cases.merge(block.seeds[["loss", "seeds", "sd"]], on="loss")
+    several = (table["seeds"] > 1).any()
+    unit = block.pairs.unit_name
+    rows = [
+        [
+            block.names[row.loss],
+            str(row.cases),
+            value(row.mean, block.metric),
+            span(row.low, row.high, block.metric),
+            *([value(row.sd, block.metric)] if several else []),
+        ]
+        for row in table.itertuples()
+    ]
+    reasons = dict.fromkeys(reason for reasons in table["reasons"] for reason in reasons)
+    return make_table(
+        f"over-cases-{prefix}",
+        f"{block.metric} over cases: these trained networks on other cases of the same kind.",
+        ["loss", "cases", "mean", "95 % interval", *(["sd between seeds"] if several else [])],
+        rows,
+        table.drop(columns="reasons"),
+        notes=[
+            f"BCa bootstrap (Efron 1987) of {unit}s, 2000 resamples. It does not hold the luck of training, as the "
+            "interval over folds does.",
+            *reasons,
+        ],
+    )
+
+
+def sizes_table(block: Block, prefix: str) -> Table | None:
+    """The thirds of the figure of sizes, as numbers."""
+    groups = [("cases", block.case_thirds, block.metric), ("lesions", block.lesion_thirds, "lesion recall")]
+    thirds = [(what, third, metric) for what, found, metric in groups for third in found]
+    if not thirds or len(block.losses) > 4 * MANY:
+        return None
+    unit = "px" if block.spacing is None else "mm³"
+    columns = [f"{what}, {third.name}" for what, third, _ in thirds]
+    rows: list[list[str]] = [
+        ["size [" + unit + "]", *(f"{size(third.smallest)} to {size(third.largest)}" for _, third, _ in thirds)],
+        ["number", *(str(third.number) for _, third, _ in thirds)],
+    ]
+    data = []
+    means = [third.rows.set_index("loss")["mean"] for _, third, _ in thirds]
+    for loss in block.losses:
+        found = [float(mean.get(loss, np.nan)) for mean in means]
+        rows.append(
+            [block.names[loss], *(value(mean, metric) for mean, (_, _, metric) in zip(found, thirds, strict=True))]
+        )
+    for what, third, metric in thirds:
+        part = third.rows[["loss", "mean", "low", "high"]]
+        data.append(
+            part.assign(of=what, third=third.name, metric=metric, smallest=third.smallest, largest=third.largest)
+        )
+    return make_table(
+        f"sizes-{prefix}",
+        f"Results by size: {block.metric} of cases by thirds of their foreground, and the share of lesions found by "
+        "thirds of their size.",
+        ["loss", *columns],
+        rows,
+        pd.concat(data, ignore_index=True),
+        notes=[f"{NONE}: no value."] if any(NONE in row for row in rows) else [],
+    )

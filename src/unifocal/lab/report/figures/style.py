@@ -1,0 +1,148 @@
+"""Size, fonts and colours of the figures, and how one becomes SVG or PDF.
+
+Figures have one accent colour (Okabe and Ito's blue) besides ink and greys. In the page these are the page's own, so
+that figures follow light, dark and print; what is told by colour is told by shape or place as well.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE, ACCENT, PAPER = "#1c1d21", "#5d5f67", "#d3d5da", "#0072b2", "#fefefe"
+IN_PAGE = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    ACCENT: "var(--accent)",
+    PAPER: "var(--paper)",
+}
+WIDTH = 6.4  # inches
+SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a $ in a name is a $
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as it is written.
+
+    Attributes:
+        name: of its files.
+        alt: what it shows, in words, for those who do not see it.
+        caption: what a reader must know; the first sentence is its title.
+        svg: with the page's colours and without ids of its own, to be set into HTML.
+        files: content by ending, `svg` and `pdf`.
+        width: in px, at which its text has the size of the page's.
+    """
+
+    name: str
+    alt: str
+    caption: str
+    svg: str
+    files: dict[str, bytes]
+    width: int
+
+    kind = "drawing"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Context: figures made here have the report's style."""
+    from matplotlib import rc_context
+
+    with rc_context(SETTINGS):  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def finish(figure: "Figure", name: str, alt: str, caption: str) -> Drawing:
+    """Write a figure as SVG and PDF."""
+    from matplotlib import rc_context
+
+    svg, pdf = io.BytesIO(), io.BytesIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        figure.set_layout_engine("none")  # the places are found; a second search would double the time
+        figure.savefig(pdf, format="pdf", transparent=True, metadata={"CreationDate": None})
+    text = svg.getvalue().decode()
+    files = {"svg": text.encode(), "pdf": pdf.getvalue()}
+    return Drawing(name, alt, caption, for_page(text, name), files, round(96 * figure.get_figwidth()))
+
+
+def for_page(svg: str, name: str) -> str:
+    """An SVG file as part of an HTML page: no header, no ids but those that are used, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    used = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(xlink:href="|url\()#', rf"\g<1>#{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    for colour, variable in IN_PAGE.items():
+        svg = svg.replace(colour, variable)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]+"', head)
+    assert box is not None
+    return (
+        f'<svg {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink" focusable="false" aria-hidden="true">{_spare(body)}'
+    )
+
+
+def _spare(svg: str) -> str:
+    """Without line breaks and with what matplotlib repeats on every element left out."""
+    svg = svg.replace("stroke-linecap: butt", "").replace("stroke-linejoin: miter", "")
+    svg = re.sub(r'style="[; ]*"', "", svg)
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def rows_axes(axes: "Axes", names: list[str], label: str) -> None:
+    """One row for each name, the first on top, with lines to follow by eye."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y")
+    axes.set_xlabel(label)
+
+
+def row_height(rows: int) -> float:
+    """Height in inches of a figure with so many rows."""
+    return 0.75 + 0.23 * max(rows, 2)

@@ -1,0 +1,97 @@
+"""What a page is made of, in order: the template knows each by its `kind`."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from unifocal.lab.report.figures.style import Drawing
+from unifocal.lab.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; a lead one is set larger."""
+
+    text: str
+    is_lead: bool = False
+    kind = "text"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    items: tuple[str, ...]
+    kind = "bullets"
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+    kind = "code"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a gallery: its SVG, what stands below it, what it shows."""
+
+    svg: str
+    title: str
+    note: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one case; `defs` holds what several of them show."""
+
+    name: str
+    caption: str
+    defs: str
+    tiles: tuple[Tile, ...]
+    kind = "gallery"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts that are shown when asked for."""
+
+    title: str
+    parts: tuple["Part", ...]
+    kind = "fold"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Parts under a heading; sections of a section are its sub-sections."""
+
+    id: str
+    title: str
+    parts: tuple["Part", ...]
+    kind = "section"
+
+    @property
+    def sections(self) -> tuple["Section", ...]:
+        return tuple(part for part in self.parts if isinstance(part, Section))
+
+
+Part = Text | Bullets | Code | Gallery | Fold | Section | Table | Drawing
+Kind = TypeVar("Kind")
+
+
+def parts(*candidates: "Part | Iterable[Part | None] | None") -> tuple[Part, ...]:
+    """Those that are there, in order; lists are laid flat."""
+    found: list[Part] = []
+    for candidate in candidates:
+        if candidate is None:
+            continue
+        one = hasattr(candidate, "kind")
+        found += [candidate] if one else [part for part in candidate if part is not None]  # type: ignore[list-item, union-attr]
+    return tuple(found)
+
+
+def every(kind: type[Kind], of: Iterable[Any]) -> Iterator[Kind]:
+    """All parts of a kind, also within sections and folds."""
+    for part in of:
+        if isinstance(part, kind):
+            yield part
+        if isinstance(part, Section | Fold):
+            yield from every(kind, part.parts)

@@ -1,0 +1,117 @@
+"""The galleries of every data set and network, or a word on why there are none."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unifocal.lab.errors import LabError
+from unifocal.lab.experiment import Experiment
+from unifocal.lab.pictures import View
+from unifocal.lab.progress import Track
+from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.contents.results import slug
+from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Text, Tile, parts
+from unifocal.lab.report.pictures.choice import Shown, choose, read
+from unifocal.lab.report.pictures.surfaces import bounding_box, surface
+from unifocal.lab.report.pictures.tiles import colours, cut, tiles
+from unifocal.lab.report.reading import Study
+
+LOSSES = 12  # shown of each case
+TRUTH_SURFACE = "#b9c0cc"
+
+
+def pictures(study: Study, blocks: Sequence[Block], track: Track) -> Section | None:
+    """A sub-section for each data set and network that has finished runs."""
+    places = list(dict.fromkeys((block.dataset.name, block.network) for block in blocks))
+    found = []
+    for dataset, network in places:
+        block = next(b for b in blocks if (b.dataset.name, b.network) == (dataset, network))
+        inner = _place(study, study.experiments[dataset], block, track)
+        if inner:
+            title = ", ".join([dataset, *([network] if len(study.networks) > 1 else [])])
+            found.append(Section(f"pictures-{slug(dataset + ' ' + network)}", title, inner))
+    if not found:
+        return None
+    inner = found[0].parts if len(found) == 1 else tuple(found)
+    return Section("pictures", "Pictures", parts(inner))
+
+
+def _place(study: Study, experiment: Experiment, block: Block, track: Track) -> tuple[Part, ...]:
+    chosen = choose(study, experiment, block.network)
+    if not chosen:
+        return ()
+    losses = list(block.ranked or study.losses)[:LOSSES]
+    losses = [loss for loss in study.losses if loss in losses]
+    found: list[Part] = [Text(_legend(experiment, len(losses), len(study.losses)))]
+    for number, (why, case) in enumerate(track(chosen, f"pictures of {experiment.dataset.name}")):
+        try:
+            shown = read(study, experiment, block.network, why, case, losses)
+        except (LabError, OSError):
+            return (Text("No pictures: the images, masks or predictions are not where the comparison found them."),)
+        name = f"picture-{slug(experiment.dataset.name + ' ' + block.network)}-{number}"
+        found += _case(shown, block, losses, name)
+    return tuple(found)
+
+
+def _legend(experiment: Experiment, shown: int, of: int) -> str:
+    names = experiment.dataset.classes[1:]
+    classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
+    limited = f" The best {shown} of {of} losses." if shown < of else ""
+    return (
+        "The truth is filled, a prediction is a line. The first tile is the whole image, and the dashed frame is what "
+        f"the others enlarge. Cases are chosen by their DSC, averaged over losses.{classes}{limited}"
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    words = ("vermilion", "sky blue", "yellow", "green", "purple", "blue", "orange")
+    return ", ".join(f"{name} {words[n % len(words)]}" for n, name in enumerate(names))
+
+
+def _case(shown: Shown, block: Block, losses: Sequence[str], name: str) -> Iterable[Part]:
+    """The picture of a case; of a volume two slices and its surface."""
+    named = [(loss, block.names[loss]) for loss in losses]
+    classes = len(block.dataset.classes) - 1
+    caption = f"{shown.why[0].upper()}{shown.why[1:]}: {shown.case}"
+    if shown.truth.ndim == 2:
+        yield tiles(cut(shown, View(None, 0)), name, caption, classes, named, shown.scores)
+        return
+    for number, (view, what) in enumerate(_views(shown)):
+        label = f"{caption}, slice {view.index} with {what}"
+        yield tiles(cut(shown, view), f"{name}-{number}", label, classes, named, shown.scores)
+    seen = _surfaces(shown, named, classes, name, f"{caption}, seen from outside")
+    if seen:
+        yield Fold(f"Surface of {shown.case}", (seen,))
+
+
+def _views(shown: Shown) -> list[tuple[View, str]]:
+    """The slice with most foreground, and the one with most errors, if that is another."""
+    most = View.of(shown.truth, shown.spacing)
+    others = tuple(n for n in range(3) if n != most.axis)
+    errors = sum((mask != shown.truth).sum(others) for mask in shown.predictions.values())
+    views = [(most, "most foreground")]
+    if np.ndim(errors) and (worst := int(np.argmax(errors))) != most.index:
+        views.append((View(most.axis, worst), "most errors"))
+    return views
+
+
+def _surfaces(shown: Shown, losses: Sequence[tuple[str, str]], classes: int, name: str, caption: str) -> Gallery | None:
+    box = bounding_box([shown.truth, *shown.predictions.values()])
+    if box is None or shown.spacing is None:
+        return None
+    paint = [pair[1] for pair in colours(classes)]
+    plain = [TRUTH_SURFACE] if classes == 1 else paint
+    found = [_seen(surface(shown.truth, box, shown.spacing, plain), "truth", "")]
+    for loss, short in losses:
+        mask = shown.predictions.get(loss)
+        if mask is not None and mask.any():
+            found.append(
+                _seen(surface(mask, box, shown.spacing, paint), short, f"DSC {shown.scores.get(loss, np.nan):.3f}")
+            )
+    return Gallery(f"{name}-surface", caption, "", tuple(found))
+
+
+def _seen(address: str, title: str, note: str) -> Tile:
+    image = f'<image width="1" height="1" href="{address}"/>'
+    svg = f'<svg viewBox="0 0 1 1" focusable="false" aria-hidden="true">{image}</svg>'
+    return Tile(svg, title, note, f"Surface of {title}")

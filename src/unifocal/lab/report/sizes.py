@@ -1,0 +1,98 @@
+"""Results by the size of what was to be found: cases by the size of their foreground, lesions by their own.
+
+Small, medium and large are thirds by size; equal sizes stay together, so the thirds need not be equal, and one of them
+may be missing.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from unifocal.lab.data.cases import Dataset
+from unifocal.lab.evaluation import SIZES
+from unifocal.lab.statistics.intervals import case_intervals
+from unifocal.lab.statistics.table import Scores
+
+
+@dataclass(frozen=True)
+class Third:
+    """Those cases, or lesions, between two sizes.
+
+    Attributes:
+        number: of cases or lesions.
+        rows: one row per loss: `loss`, `mean`, `low`, `high`; of lesions the recall as `mean`, without an interval.
+    """
+
+    name: str
+    smallest: float
+    largest: float
+    number: int
+    rows: pd.DataFrame
+
+
+def thirds(sizes: "pd.Series[float]") -> "pd.Series[int]":
+    """The third, 0 to 2, that each size falls into."""
+    bounds = np.quantile(sizes, (1 / 3, 2 / 3)) if len(sizes) else []
+    return pd.Series(np.searchsorted(bounds, sizes), index=sizes.index)
+
+
+def foreground_sizes(dataset: Dataset, target: str) -> "pd.Series[float]":
+    """Voxels of the class in each case that has any, in mm³, of pictures in pixels."""
+    index = dataset.classes.index(target)
+    sizes = {
+        case.id: facts.voxels[index] * float(np.prod(facts.spacing or (1,)))
+        for case, facts in zip(dataset.cases, dataset.facts, strict=True)
+    }
+    found = pd.Series(sizes, dtype=float)
+    return found[found > 0]
+
+
+def by_case_size(scores: Scores, sizes: "pd.Series[float]") -> list[Third]:
+    """The mean of each loss over the cases of each third, with its bootstrap interval over cases."""
+    tested = sizes[sizes.index.isin(scores.cases)]
+    which = thirds(tested)
+    found = []
+    for n, name in enumerate(SIZES):
+        part = tested[which == n]
+        if len(part):
+            rows = case_intervals(_only(scores, set(part.index)), resamples=1000)
+            found.append(Third(name, part.min(), part.max(), len(part), rows))
+    return found
+
+
+def by_lesion_size(lesions: pd.DataFrame) -> list[Third]:
+    """The share of the lesions of each third that each loss finds, over all seeds; lesions of one class."""
+    if lesions.empty:
+        return []
+    # Every loss was tested on the same lesions; those of one run of each case stand for all.
+    distinct = lesions[~lesions.duplicated(["case", "number"])]
+    which = thirds(distinct["size"])
+    bounds = [(part.min(), part.max(), len(part)) for n in range(3) for part in [distinct["size"][which == n]]]
+    found = []
+    for name, (smallest, largest, number) in zip(SIZES, bounds, strict=True):
+        if number:
+            part = lesions[lesions["size"].between(smallest, largest)]
+            recall = part.groupby("loss", sort=False)["found"].mean()
+            rows = pd.DataFrame({"loss": recall.index, "mean": recall.to_numpy(), "low": np.nan, "high": np.nan})
+            found.append(Third(name, smallest, largest, number, rows))
+    return found
+
+
+def numbered(lesions: pd.DataFrame) -> pd.DataFrame:
+    """The table of lesions with the number of each within its case and run, and whether it was found."""
+    keys = ["dataset", "network", "loss", "fold", "seed", "case", "class"]
+    number = lesions.groupby(keys, sort=False).cumcount()
+    return lesions.assign(number=number, found=lesions["overlap"].astype(float) > 0)
+
+
+def _only(scores: Scores, cases: set[str]) -> Scores:
+    chosen = np.array([case in cases for case in scores.cases])
+    return replace(
+        scores,
+        cases=tuple(case for case in scores.cases if case in cases),
+        values=scores.values[..., chosen],
+        run=scores.run[..., chosen],
+        fold=scores.fold[chosen],
+        unit=scores.unit[chosen],
+    )

@@ -1,0 +1,142 @@
+"""Where a conclusion is not warranted, and why: sentences, the gravest first."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from unifocal.lab.data.problems import some
+from unifocal.lab.experiment import Experiment
+from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.numbers import counted
+from unifocal.lab.report.reading import PlannedRun, Study
+from unifocal.lab.statistics.intervals import FEW_UNITS
+from unifocal.lab.statistics.retraining import FEW_FOLDS
+
+STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
+UNEQUAL = 1.5  # ratio of the largest to the smallest fold from which on it is told
+COLLAPSED = 0.5  # share of the cases with foreground in which a dead network finds nothing
+
+
+def warnings(study: Study, blocks: list[Block]) -> list[str]:
+    """What a reader must know before believing a number."""
+    found = [
+        *(text for name, experiment in study.experiments.items() for text in _leakage(_of(name, study), experiment)),
+        *_unfinished(study),
+        *(text for block in blocks for text in _block(block)),
+        *_training(study),
+        *(text for name, experiment in study.experiments.items() for text in _data(_of(name, study), experiment)),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _unfinished(study: Study) -> Iterator[str]:
+    failed = [run for run in study.runs if run.state == "failed"]
+    left = [run for run in study.runs if run.state in ("running", "waiting")]
+    if failed:
+        yield (
+            f"{counted(len(failed), 'run')} of {len(study.runs)} failed. Losses without every run are compared on "
+            "fewer cases, and none of them is called the best."
+        )
+    if left:
+        yield f"{counted(len(left), 'run')} of {len(study.runs)} have not finished: all of this may still change."
+
+
+def _of(name: str, study: Study) -> str:
+    """Which data set is meant, where there are several."""
+    return f"{name}: " if len(study.datasets) > 1 else ""
+
+
+def _leakage(of: str, experiment: Experiment) -> Iterator[str]:
+    parted = _parted(experiment)
+    if parted:
+        yield (
+            f"{of}Leakage: of {counted(len(parted), 'group')} of cases that belong together (a patient, "
+            f"near-duplicates) some are trained on and others tested on, as the division was published "
+            f"({some(parted)}). Scores are too good by an unknown amount."
+        )
+
+
+def _data(of: str, experiment: Experiment) -> Iterator[str]:
+    if all(case.group is None for case in experiment.dataset.cases):
+        yield (
+            f"{of}No patient is named, so cases of one patient may lie in different folds. --groups FILE names them."
+        )
+    tests = [len(split.test) for split in experiment.splits]
+    if len(tests) > 1 and max(tests) > UNEQUAL * max(min(tests), 1):
+        yield f"{of}The folds are unequal, {min(tests)} to {max(tests)} test cases; each counts the same in the means."
+
+
+def _parted(experiment: Experiment) -> list[str]:
+    """Groups of which a fold trains on one case and tests on another, by the name of a case."""
+    found: dict[int, str] = {}
+    for split in experiment.splits:
+        seen = {experiment.groups[i] for i in (*split.train, *split.validation)}
+        for i in split.test:
+            if experiment.groups[i] in seen:
+                found.setdefault(experiment.groups[i], experiment.dataset.cases[i].id)
+    return list(found.values())
+
+
+def _block(block: Block) -> Iterator[str]:
+    of = f"{block.title}: " if block.title else ""
+    if block.scores is None:
+        return
+    units = len(np.unique(block.scores.unit))
+    if units < FEW_UNITS:
+        name = block.scores.unit_name
+        too_few = "is too little" if units == 1 else "are too few"
+        yield f"{of}{counted(units, name)} {too_few} for firm conclusions; {FEW_UNITS} would still be few."
+    folds = int(block.scores.fold.max()) + 1
+    if folds == 1:
+        yield f"{of}One fold: nothing is known of other trainings of the same losses."
+    elif folds < FEW_FOLDS:
+        yield f"{of}{folds} folds: only very large differences between trainings can be shown."
+    if len(block.scores.losses) > 1:
+        reasons = [*block.scores.reasons, *block.rankings.reasons, *block.stability.reasons]
+        yield from (of + block.shortly(text) for text in dict.fromkeys(reasons) if _is_grave(text))
+    yield from (of + text for text in _collapsed(block))
+
+
+def _is_grave(reason: str) -> bool:
+    """Is a reason of the statistics one for the top of the page? All stand below their tables as well."""
+    by_mean = reason.startswith("By mean,") or "methods of ranking disagree" in reason
+    return by_mean or "undefined for some losses only" in reason
+
+
+def _collapsed(block: Block) -> Iterator[str]:
+    """Losses whose networks find nothing: recall 0 on most cases that show the class."""
+    rows = block.summary[block.summary["metric"] == "recall"]
+    dead = rows[rows["mean"] == 0]["loss"].tolist()
+    if dead:
+        yield (
+            f"{some([block.names[loss] for loss in dead])}: the trained networks find nothing at all. Other settings "
+            "(learning rate, epochs) may be at fault rather than the loss."
+        )
+
+
+def _training(study: Study) -> Iterator[str]:
+    finished = [run for run in study.runs if run.result]
+    last = [run for run in finished if study.settings.early_stop is None and _is_last(run)]
+    if study.settings.keep == "best" and finished and len(last) > STILL_FALLING * len(finished):
+        yield (
+            f"In {len(last)} of {counted(len(finished), 'run')} the last epoch was the best one: training was still "
+            "getting better, and more epochs may change the order."
+        )
+    if len(study.settings.seeds) == 1 and finished:
+        yield "One seed: how much the first weights matter is not known apart from the folds."
+    for what, values in _mixed(finished).items():
+        yield f"The runs are not of one kind: {what} {' and '.join(sorted(values))}."
+
+
+def _is_last(run: PlannedRun) -> bool:
+    epochs = int(run.result.get("epochs", 0))
+    return epochs > 1 and int(run.result.get("best_epoch", -1)) == epochs - 1
+
+
+def _mixed(runs: list[PlannedRun]) -> dict[str, set[str]]:
+    """Versions and devices of which there are several."""
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for name, value in {**run.result.get("versions", {}), "device": run.result.get("device", "")}.items():
+            seen.setdefault(name, set()).add(str(value))
+    return {name: values for name, values in seen.items() if len(values) > 1}

@@ -1,0 +1,120 @@
+"""From the files of a comparison to the files of its report."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from unifocal.lab.progress import Track, silent
+from unifocal.lab.report.figures.style import Drawing
+from unifocal.lab.report.parts import Section, every, parts
+from unifocal.lab.report.reading import Study, read_study
+from unifocal.lab.report.tables import Table, write
+from unifocal.lab.storage import write_text, write_with
+
+PAGE = "report.html"
+FILES = "report"  # folder of the tables and figures, beside the page
+PAUSE = 10.0  # seconds at least between two looks at runs under way
+MOMENT = 2.0  # seconds in which the next run begins
+
+
+def write_report(folder: Path, track: Track = silent, metric: str = "DSC") -> Path:
+    """Write `report.html` into the output folder of a comparison, and its tables and figures into `report/`.
+
+    It needs nothing but the files there; images and masks, for the pictures, are looked for where they were. Returns
+    the page. Raises LabError if the folder holds no comparison, or for an unknown metric.
+    """
+    study = read_study(folder)
+    sections = build(study, metric, track)
+    written = _write_files(sections, study.folder / FILES, track)
+    _remove_others(study.folder / FILES, written)
+    return _write_page(study, sections)
+
+
+def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> Path:
+    """Write a page that loads itself anew whenever something has changed, until no run is under way; then the report.
+
+    `tell` is called after each page. KeyboardInterrupt passes, and leaves an ordinary page.
+    """
+    seen: object = None
+    try:
+        while (study := read_study(folder)).is_under_way or _goes_on(folder):
+            now = [(run.state, run.epoch) for run in study.runs]
+            spent = 0.0
+            if now != seen:
+                started = time.monotonic()
+                tell(_write_page(study, build(study, metric, quick=True), live=True), study)
+                seen, spent = now, time.monotonic() - started
+            time.sleep(max(PAUSE, 10 * spent))  # most of the time is the training's
+    except KeyboardInterrupt:
+        study = read_study(folder)
+        _write_page(study, build(study, metric, quick=True))
+        raise
+    return write_report(folder, metric=metric)
+
+
+def _goes_on(folder: Path) -> bool:
+    """Does a run begin within a moment? One may have ended just now."""
+    time.sleep(MOMENT)
+    return read_study(folder).is_under_way
+
+
+def _write_page(study: Study, sections: Sequence[Section], live: bool = False) -> Path:
+    from unifocal.lab.report.page import render
+
+    page = study.folder / PAGE
+    write_text(page, render(title(study), sections, live))
+    return page
+
+
+def title(study: Study) -> str:
+    return f"Losses compared on {' and '.join(study.datasets)}"
+
+
+def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool = False) -> tuple[Section, ...]:
+    """The sections of the report; `quick` leaves out the pictures."""
+    from unifocal.lab.report.analysis import analyse
+    from unifocal.lab.report.contents import data, methods, overview, results, training
+    from unifocal.lab.report.pictures.gallery import pictures
+
+    blocks = analyse(study, metric)
+    keys = [(block.dataset.name, block.network, block.target) for block in blocks]
+    inner = [
+        results.results(block, study, results.slug(" ".join(key)))
+        for block, key in track(list(zip(blocks, keys, strict=True)), "drawing")
+    ]
+    whole = inner[0].parts if len(inner) == 1 else tuple(inner)
+    found = parts(
+        overview.answers(study, blocks),
+        overview.cautions(study, blocks),
+        methods.completeness(study, blocks) if quick else None,
+        overview.together(blocks),
+        Section("results", "Results", whole) if whole else None,
+        None if quick else pictures(study, blocks, track),
+        training.sweeping(study),
+        training.training(study, blocks),
+        data.data(study),
+        None if quick else methods.completeness(study, blocks),
+        methods.methods(study, blocks),
+    )
+    return tuple(part for part in found if isinstance(part, Section))
+
+
+def _write_files(sections: Iterable[Section], folder: Path, track: Track) -> set[Path]:
+    written: set[Path] = set()
+    sections = tuple(sections)
+    for table in track(list(every(Table, sections)), "writing tables"):
+        written |= set(write(table, folder / "tables"))
+    for drawing in every(Drawing, sections):
+        for ending, content in drawing.files.items():
+            path = folder / "figures" / f"{drawing.name}.{ending}"
+            write_with(path, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+            written.add(path)
+    return written
+
+
+def _remove_others(folder: Path, written: set[Path]) -> None:
+    """Tables and figures of an earlier report that this one does not have."""
+    for place in ("tables", "figures"):
+        for path in (folder / place).glob("*"):
+            if path not in written and path.suffix in (".csv", ".parquet", ".md", ".tex", ".svg", ".pdf"):
+                path.unlink()

@@ -1,0 +1,145 @@
+"""The answer: its numbers by hand and by SciPy, and that it claims no more than the tests allow."""
+
+import numpy as np
+import pytest
+from folders import rule, write_folder
+from scipy import stats
+
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.answer import answer, lead_of
+from unifocal.lab.report.reading import read_study
+
+
+def asked(out, metric="DSC"):
+    study = read_study(out)
+    [block] = analyse(study, metric)
+    return answer(block, study)
+
+
+def steps(*by_loss, jitter=0.0):
+    """Losses so far above each other, on cases of their own difficulty; each case adds a little of its own."""
+
+    def score(loss, seed, case):
+        return 0.3 + 0.01 * case + by_loss[loss] + jitter * ((7 * case + 5 * loss) % 11 - 5)
+
+    return score
+
+
+def test_every_number_of_the_first_sentence(tmp_path):
+    score = steps(0.0, 0.05, jitter=0.004)
+    first, _ = asked(write_folder(tmp_path, "dice,focal", score, cases=30))
+    table = np.array([[score(loss, 0, case) for case in range(30)] for loss in (0, 1)])
+    folds = [table[1, fold::3].mean() for fold in range(3)]
+    half = stats.t.ppf(0.975, 2) * np.std(folds, ddof=1) / np.sqrt(3)
+    difference = table[1] - table[0]
+    low, high = stats.t.interval(0.95, 29, difference.mean(), stats.sem(difference))
+    mean = np.mean(folds)
+    assert first == (
+        f"focal has the highest mean DSC for lesion in made up, {mean:.3f} (95 % interval {mean - half:.3f} to "
+        f"{mean + half:.3f} over 3 folds), {difference.mean():.3f} above dice, the next (30 cases, paired; 95 % interval "
+        f"of the difference {low:.3f} to {high:.3f})."
+    )
+
+
+def test_the_losses_differ_where_both_tests_say_so(tmp_path):
+    score = steps(0.0, 0.01, 0.1, jitter=0.001)
+    first, second = asked(write_folder(tmp_path, "dice,tversky,focal", score, cases=40, folds=5))
+    assert first.startswith("focal has the highest mean DSC")
+    assert second.startswith("The difference holds for new cases and for new trainings (p < 0.001 over cases; p ")
+    assert second.endswith("focal is shown to be better than 2 of the 2 other losses.")
+
+
+def test_these_networks_differ_where_only_the_cases_say_so(tmp_path):
+    def score(loss, seed, case):  # a few points apart, but by folds of very different size
+        return 0.5 + (0.01 + 0.05 * (case % 3 == 0) + 0.001 * (case % 7)) * loss
+
+    study = read_study(write_folder(tmp_path, "dice,focal", score))
+    [block] = analyse(study, "DSC")
+    lead = lead_of(block, "focal", "dice")
+    # The corrected resampled t-test by its equation: three folds, n_test / n_train = 1/2.
+    differences = [np.mean([score(1, 0, n) - score(0, 0, n) for n in range(fold, 30, 3)]) for fold in range(3)]
+    t = np.mean(differences) / np.sqrt((1 / 3 + 1 / 2) * np.var(differences, ddof=1))
+    assert lead.p_folds == pytest.approx(2 * stats.t.sf(t, 2)) and lead.p_folds > 0.05 > lead.p_cases
+    _, second = answer(block, study)
+    assert second.startswith("These trained networks differ on new cases (p < 0.001 over cases), but the folds do not")
+    assert f"p = {lead.p_folds:.3f} over folds" in second
+
+
+def test_no_difference_shown_tells_what_could_have_been_seen(tmp_path):
+    score, losses = rule(step=0.0, seed=1), ["dice", "tversky", "focal"]
+    study = read_study(write_folder(tmp_path, ",".join(losses), score, cases=60, folds=5))
+    [block] = analyse(study, "DSC")
+    _, second = answer(block, study)
+    best, other = block.ranked[:2]
+    assert second.startswith(f"The data cannot tell {best} from {other} or from 1 other loss (p ")
+    lead = lead_of(block, best, other)
+    assert f"is about {lead.seen_cases:.3f} over the cases and {lead.seen_folds:.3f} over the folds." in second
+    # Three pairs: the normal approximation at 0.05 / 3 and 80 % power is 2.394 + 0.842 standard errors.
+    first, next_ = ([score(losses.index(loss), 0, case) for case in range(60)] for loss in (best, other))
+    sd = np.std(np.subtract(first, next_), ddof=1)
+    assert lead.seen_cases == pytest.approx(3.236 * sd / np.sqrt(60), rel=0.05)
+
+
+def test_the_mean_alone_does_not_win(tmp_path):
+    def score(loss, seed, case):  # slightly worse on nearly all cases, far better on two
+        return 0.5 + loss * (0.4 if case in (0, 1) else -0.01 - 0.0001 * case)
+
+    first, second = asked(write_folder(tmp_path, "dice,focal", score))
+    assert first.startswith("focal has the highest mean DSC")
+    assert second.startswith("The tests favour dice where the mean favours focal (p < 0.001 over cases;")
+
+
+def test_equal_everywhere(tmp_path):
+    first, second = asked(write_folder(tmp_path, score=lambda loss, seed, case: 0.5))
+    assert first.endswith(
+        "0.500 (95 % interval 0.500 to 0.500 over 3 folds), and so have tversky, focal: the same on every case."
+    )
+    assert second == "These data hold no difference between them."
+
+
+def test_of_distances_the_lowest_is_best(tmp_path):
+    first, _ = asked(write_folder(tmp_path, "dice,focal", steps(0.1, 0.0, jitter=0.001)), "HD95")
+    # HD95 is 20 (1 - DSC), so 0.1 in DSC are 2 pixels.
+    assert first.startswith("dice has the lowest mean HD95 for lesion in made up, ") and "2.00 below focal" in first
+
+
+def test_a_loss_without_every_run_is_not_the_best(tmp_path):
+    out = write_folder(tmp_path, "dice,tversky,focal", steps(0.0, 0.01, 0.3, jitter=0.002), ends={(2, 1): "failed"})
+    first, _ = asked(out)
+    assert first.startswith("Of the losses that finished, tversky has the highest mean DSC") and "above dice" in first
+
+
+def test_only_one_has_every_run(tmp_path):
+    first, second = asked(write_folder(tmp_path, ends={(0, 0): "waiting", (1, 1): "waiting"}))
+    assert first.startswith("So far focal has the highest mean DSC")
+    assert second == "None of the 2 other losses has every run: there is nothing to compare it with."
+
+
+def test_one_loss(tmp_path):
+    assert asked(write_folder(tmp_path, "dice"))[1] == "It is the only loss: there is nothing to compare it with."
+
+
+def test_nothing_to_say(tmp_path):
+    ends = {(loss, fold): "failed" for loss in range(3) for fold in range(3)}
+    first, second = asked(write_folder(tmp_path / "failed", ends=ends))
+    assert first == "All 9 runs for lesion in made up failed."
+    assert second == "The first: RuntimeError: <b>it</b> broke & $fell$."
+    first, _ = asked(write_folder(tmp_path / "waiting", ends=dict.fromkeys(ends, "waiting")))
+    assert first == "No run for lesion in made up has finished yet."
+    one_each = {(loss, loss): "waiting" for loss in range(3)}
+    assert asked(write_folder(tmp_path / "parts", ends=one_each))[0].startswith("No loss has finished every run")
+    nan = float("nan")
+    first, _ = asked(write_folder(tmp_path / "nan", score=lambda loss, seed, case: nan))
+    assert first == "No test case has a DSC for lesion in made up, though 9 runs finished."
+
+
+def test_no_folder_of_made_up_noise_is_called_a_finding(tmp_path):
+    """Twenty comparisons of equal losses: at the level of 5 % both tests together reject at most now and then."""
+    found = 0
+    for seed in range(20):
+        draws = rule(step=0.0, seed=seed)
+        found += (
+            "new trainings (p"
+            in asked(write_folder(tmp_path / str(seed), "dice,focal", draws, folds=5, with_runs=False))[1]
+        )
+    assert found <= 3

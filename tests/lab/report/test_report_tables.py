@@ -1,0 +1,118 @@
+"""One table, five ways: what LaTeX, Markdown, CSV and Parquet hold is what the table holds."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unifocal.lab.report.reading import read_study
+from unifocal.lab.report.tables import Cell, latex, make_table, markdown, write
+
+
+def small(rows=(("a_b & c", Cell("0.5 ± 0.1", True)), ("[x] 100% $", Cell("< 0.001", tone="better-2")))):
+    return make_table("small", "Ten % of #1", ["loss", "DSC"], rows, notes=["Seen ≥ 2."])
+
+
+def test_latex_is_a_booktabs_table():
+    assert latex(small()) == (
+        "% packages: booktabs, [table]{xcolor}\n"
+        "\\begin{table}\n\\centering\n\\caption{Ten \\% of \\#1}\\label{tab:small}\n"
+        "\\begin{tabular}{lr}\n\\toprule\nloss & DSC \\\\\n\\midrule\n"
+        "a\\_b \\& c & \\textbf{0.5 $\\pm$ 0.1} \\\\\n"
+        "{[}x] 100\\% \\$ & \\cellcolor{blue!20}$<$ 0.001 \\\\\n"
+        "\\bottomrule\n\\end{tabular}\n\\par\\smallskip\\footnotesize Seen $\\geq$ 2.\n\\end{table}\n"
+    )
+
+
+def test_a_long_table_breaks_over_pages():
+    text = latex(small([(f"loss {n}", "0") for n in range(41)]))
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 1 and r"\endhead" in text
+    assert "tabular}" not in text and text.count(r" \\") == 41 + 2  # rows, caption, heading
+
+
+def test_markdown():
+    assert markdown(small()) == (
+        "Ten % of #1\n\n| loss | DSC |\n| --- | ---: |\n"
+        "| a\\_b & c | **0.5 ± 0.1** |\n| \\[x] 100% $ | \\< 0.001 |\n\nSeen ≥ 2.\n"
+    )
+
+
+def test_a_bar_in_a_name_does_not_end_a_cell():
+    row = markdown(small([("a|b\nc", "1")])).splitlines()[4]
+    assert re.split(r"(?<!\\)\|", row)[1:-1] == [r" a\|b c ", " 1 "]
+
+
+def test_csv_and_parquet_are_unrounded(tmp_path):
+    data = pd.DataFrame({"loss": ["NA", "b"], "mean": [1 / 3, np.nan], "n": [3, 4], "best": [True, False]})
+    table = make_table("x", "c", ["loss"], [["a"]], data)
+    written = {path.suffix: path for path in write(table, tmp_path)}
+    assert set(written) == {".csv", ".parquet", ".md", ".tex"}
+    pd.testing.assert_frame_equal(pd.read_parquet(written[".parquet"]), data)
+    back = pd.read_csv(written[".csv"], keep_default_na=False, na_values={"mean": [""]})
+    pd.testing.assert_frame_equal(back, data)
+
+
+def test_the_main_table_holds_what_can_be_computed_from_the_results(folder_of):
+    out = folder_of("plain")
+    table = pd.read_parquet(out / "report/tables/main-made-up-unet-lesion.parquet")
+    cases = read_study(out).cases
+    for row in table.itertuples():
+        values = cases[(cases["loss"] == row.loss) & (cases["metric"] == row.metric)]
+        folds = values.groupby("fold")["value"].mean()
+        assert row.mean == pytest.approx(folds.mean())
+        # t(0.975, 2) = 4.302653
+        assert row.half_width == pytest.approx(4.302653 * folds.std(ddof=1) / 3**0.5, rel=1e-6, abs=1e-12)
+    best = table[(table["metric"] == "DSC") & table["best"]]
+    assert best["loss"].tolist() == ["focal"]
+    text = (out / "report/tables/main-made-up-unet-lesion.md").read_text()
+    mean, half = best[["mean", "half_width"]].iloc[0]
+    assert f"| focal | **{mean:.3f} ± {half:.3f}** |" in text
+
+
+def braces(text):
+    """Depth of braces at the end, escaped ones left out; never below 0."""
+    depth = 0
+    for character in re.sub(r"\\[{}\\]", "", text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    return depth
+
+
+@pytest.mark.parametrize("kind", ["plain", "names", "missing"])
+def test_every_latex_table_is_well_formed(folder_of, kind):
+    paths = sorted((folder_of(kind) / "report/tables").glob("*.tex"))
+    assert len(paths) > 5
+    for path in paths:
+        text = path.read_text()
+        lines = text.splitlines()
+        assert braces(text) == 0
+        assert max(map(ord, text)) < 0x180, "pdflatex knows no such character"
+        assert not re.search(r"(?<!\\)[%#_~^]", text.split("\n", 1)[1].replace(r"\label{tab:", "").replace("$^2$", ""))
+        opened = re.findall(r"\\begin\{(\w+)\}", text)
+        assert opened[::-1] == re.findall(r"\\end\{(\w+)\}", text)
+        rules = [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")]
+        assert rules == [r"\toprule", r"\midrule", r"\bottomrule"]
+        columns = len(re.search(r"\\begin\{(?:tabular|longtable)\}\{([lr]+)\}", text)[1])
+        body = [line for line in lines if line.endswith(r" \\") and not line.startswith(r"\caption")]
+        assert body and all(len(re.findall(r"(?<!\\)&", line)) == columns - 1 for line in body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "names"])
+def test_every_latex_table_compiles(folder_of, tmp_path, kind):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex here: apt-get install texlive-latex-recommended")
+    tables = sorted((folder_of(kind) / "report/tables").glob("*.tex"))
+    packages = (
+        r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable}\usepackage[table]{xcolor}"
+    )
+    inputs = "\n".join(path.read_text() + "\n\\clearpage" for path in tables)
+    document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\n\\end{{document}}"
+    (tmp_path / "all.tex").write_text(document)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
