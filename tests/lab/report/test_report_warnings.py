@@ -1,6 +1,7 @@
 """Where a conclusion is not warranted, the page says so; where it is, it says nothing."""
 
 import json
+from typing import Any
 
 import pytest
 from folders import rule, write_folder
@@ -19,7 +20,8 @@ def of(out):
 
 def clear(tmp_path, **changes):
     """A comparison with which nothing is wrong: one loss far ahead, two seeds, five folds, patients known."""
-    out = write_folder(tmp_path, "dice,focal", **{"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40} | changes)
+    usual: dict[str, Any] = {"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40}
+    out = write_folder(tmp_path, "dice,focal", **usual | changes)
     path = out / "dataset.json"
     record = json.loads(path.read_text())
     for case in record["dataset"]["cases"]:
