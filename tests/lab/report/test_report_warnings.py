@@ -19,7 +19,9 @@ def of(out):
 
 def clear(tmp_path, **changes):
     """A comparison with which nothing is wrong: one loss far ahead, two seeds, five folds, patients known."""
-    out = write_folder(tmp_path, "dice,focal", **{"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40} | changes)
+    out = write_folder(
+        tmp_path, "dice,focal", **{"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40} | changes
+    )
     path = out / "dataset.json"
     record = json.loads(path.read_text())
     for case in record["dataset"]["cases"]:
