@@ -44,7 +44,7 @@ class Browser:
             f"about:blank 3<&{theirs_in} 4>&{theirs_out}"
         )
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+            ["bash", "-c", command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
         )
         os.close(theirs_in)
         os.close(theirs_out)

@@ -5,7 +5,9 @@ import math
 import pytest
 from folders import rule, write_folder
 
-from unifocal.lab.report.writing import write_report
+from unifocal.lab.report.page import render
+from unifocal.lab.report.reading import read_study
+from unifocal.lab.report.writing import build, title, write_report
 
 HUNDRED = ",".join(f"unified-focal:delta={0.3 + 0.01 * i:.2f}:gamma={0.1 * j:.1f}" for i in range(20) for j in range(5))
 STRANGE = ["<script>alert(1)</script>", 'a & b "c"', "$x_1^2$ 100%", "\\x{}[]~|`*"]
@@ -30,6 +32,9 @@ KINDS = {
 }
 
 
+WITH_FILES = ("plain", "missing", "names")  # the others have the page alone
+
+
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory):
     """The folder of a comparison by kind, with its report."""
@@ -37,8 +42,12 @@ def folder_of(tmp_path_factory):
 
     def make(kind):
         if kind not in found:
-            found[kind] = write_folder(tmp_path_factory.mktemp("comparison") / "out", **KINDS[kind])
-            write_report(found[kind])
+            out = found[kind] = write_folder(tmp_path_factory.mktemp("comparison") / "out", **KINDS[kind])
+            if kind in WITH_FILES:
+                write_report(out)
+            else:
+                study = read_study(out)
+                (out / "report.html").write_text(render(title(study), build(study)), encoding="utf-8")
         return found[kind]
 
     return make

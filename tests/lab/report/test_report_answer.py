@@ -112,7 +112,7 @@ def test_a_loss_without_every_run_is_not_the_best(tmp_path):
 def test_only_one_has_every_run(tmp_path):
     first, second = asked(write_folder(tmp_path, ends={(0, 0): "waiting", (1, 1): "waiting"}))
     assert first.startswith("So far focal has the highest mean DSC")
-    assert second == "None of the 2 other losses has every run: there is nothing to compare it with."
+    assert second == "Not one of the 2 other losses has every run: there is nothing to compare it with."
 
 
 def test_one_loss(tmp_path):

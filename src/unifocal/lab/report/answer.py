@@ -50,7 +50,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
     first = f"{_so_far(block, study)}{_best(block, complete[0])}"
     if len(complete) == 1:
         others = len(block.losses) - 1
-        alone = f"None of the {_other_losses(others)} has every run" if others else "It is the only loss"
+        alone = f"Not one of the {_other_losses(others)} has every run" if others else "It is the only loss"
         return f"{first}.", f"{alone}: there is nothing to compare it with."
     lead = lead_of(block, *complete[:2])
     if lead.units and lead.ties == lead.units:

@@ -1,7 +1,8 @@
 """From the files of a comparison to the files of its report."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from unifocal.lab.progress import Track, silent
@@ -14,6 +15,7 @@ from unifocal.lab.storage import write_text, write_with
 PAGE = "report.html"
 FILES = "report"  # folder of the tables and figures, beside the page
 PAUSE = 10.0  # seconds at least between two looks at runs under way
+LEISURE = 10.0  # and as many times as long as the last page took: the machine is the training's
 MOMENT = 2.0  # seconds in which the next run begins
 
 
@@ -44,7 +46,7 @@ def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> 
                 started = time.monotonic()
                 tell(_write_page(study, build(study, metric, quick=True), live=True), study)
                 seen, spent = now, time.monotonic() - started
-            time.sleep(max(PAUSE, 10 * spent))  # most of the time is the training's
+            time.sleep(max(PAUSE, LEISURE * spent))
     except KeyboardInterrupt:
         study = read_study(folder)
         _write_page(study, build(study, metric, quick=True))
@@ -99,17 +101,20 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
     return tuple(part for part in found if isinstance(part, Section))
 
 
-def _write_files(sections: Iterable[Section], folder: Path, track: Track) -> set[Path]:
+def _write_files(sections: Sequence[Section], folder: Path, track: Track) -> set[Path]:
     written: set[Path] = set()
-    sections = tuple(sections)
-    for table in track(list(every(Table, sections)), "writing tables"):
+    for table in every(Table, sections):
         written |= set(write(table, folder / "tables"))
-    for drawing in every(Drawing, sections):
-        for ending, content in drawing.files.items():
+    for drawing in track(list(every(Drawing, sections)), "writing figures"):
+        for ending, content in (("svg", drawing.file), ("pdf", drawing.pdf)):
             path = folder / "figures" / f"{drawing.name}.{ending}"
-            write_with(path, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+            write_with(path, partial(_fill, content=content))
             written.add(path)
     return written
+
+
+def _fill(part: Path, content: bytes) -> None:
+    part.write_bytes(content)
 
 
 def _remove_others(folder: Path, written: set[Path]) -> None:

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,19 +60,28 @@ class Drawing:
         name: of its files.
         alt: what it shows, in words, for those who do not see it.
         caption: what a reader must know; the first sentence is its title.
-        svg: with the page's colours and without ids of its own, to be set into HTML.
-        files: content by ending, `svg` and `pdf`.
+        file: an SVG file.
+        svg: the same with the page's colours and without ids of its own, to be set into HTML.
         width: in px, at which its text has the size of the page's.
     """
 
     name: str
     alt: str
     caption: str
+    file: bytes
     svg: str
-    files: dict[str, bytes]
     width: int
+    figure: "Figure" = field(repr=False)
 
     kind = "drawing"
+
+    @property
+    def pdf(self) -> bytes:
+        """A PDF file; made when asked for, as its fonts take most of the time."""
+        stream = io.BytesIO()
+        with styled():
+            self.figure.savefig(stream, format="pdf", transparent=True, metadata={"CreationDate": None})
+        return stream.getvalue()
 
 
 @contextmanager
@@ -94,17 +103,15 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 
 
 def finish(figure: "Figure", name: str, alt: str, caption: str) -> Drawing:
-    """Write a figure as SVG and PDF."""
+    """Write a figure as SVG, and keep it for the PDF."""
     from matplotlib import rc_context
 
-    svg, pdf = io.BytesIO(), io.BytesIO()
+    stream = io.BytesIO()
     with rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        figure.set_layout_engine("none")  # the places are found; a second search would double the time
-        figure.savefig(pdf, format="pdf", transparent=True, metadata={"CreationDate": None})
-    text = svg.getvalue().decode()
-    files = {"svg": text.encode(), "pdf": pdf.getvalue()}
-    return Drawing(name, alt, caption, for_page(text, name), files, round(96 * figure.get_figwidth()))
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    figure.set_layout_engine("none")  # the places are found
+    text = stream.getvalue().decode()
+    return Drawing(name, alt, caption, text.encode(), for_page(text, name), round(96 * figure.get_figwidth()), figure)
 
 
 def for_page(svg: str, name: str) -> str:

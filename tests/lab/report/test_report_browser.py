@@ -1,0 +1,121 @@
+"""The page in a real browser: no complaint, no request, no barrier, on a desk, on a phone, in the dark and on paper."""
+
+# ruff: noqa: E501 (scripts of the browser are a line each)
+
+from pathlib import Path
+
+import pytest
+from browser import Browser
+
+from unifocal.lab.report.page import render
+from unifocal.lab.report.reading import read_study
+from unifocal.lab.report.writing import build, title
+
+AXE = Path(pytest.importorskip("axe_core_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "dark"),
+    [
+        *(("plain", width, dark) for width in (1280, 390) for dark in (False, True)),
+        *((kind, 390, False) for kind in ("names", "missing", "not begun")),
+    ],
+)
+def test_nothing_is_wrong_with_the_page(folder_of, browser, kind, width, dark):
+    page = browser.open(folder_of(kind) / "report.html", width=width, dark=dark)
+    page.evaluate(OPEN_ALL)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page itself must not scroll sideways"
+    assert page.axe(AXE) == []
+    assert page.problems == [] and page.requests == []
+    assert page.evaluate("document.querySelectorAll('main, header, nav, footer').length") == 4
+
+
+def test_every_text_can_be_read(folder_of, browser):
+    """No text of a figure is smaller than 9 px on a phone, none of the page than 11."""
+    page = browser.open(folder_of("plain") / "report.html", width=390)
+    page.evaluate(OPEN_ALL)
+    sizes = """(kind) => Math.min(...[...document.querySelectorAll(kind)].map(e =>
+        e.ownerSVGElement ? e.getBoundingClientRect().height : parseFloat(getComputedStyle(e).fontSize)))"""
+    assert page.evaluate(f"({sizes})('p, td, th, figcaption, li, summary')") >= 11
+    assert page.evaluate(f"({sizes})('.canvas text')") >= 9
+
+
+def test_colours_follow_the_scheme(folder_of, browser):
+    colours = "[getComputedStyle(document.body.parentElement).backgroundColor, getComputedStyle(document.querySelector('.canvas svg')).color]"
+    light, dark = (
+        browser.open(folder_of("plain") / "report.html", dark=dark).evaluate(colours) for dark in (False, True)
+    )
+    assert light[0] == "rgb(255, 255, 255)" and dark[0] != light[0] and dark[1] != light[1]
+
+
+def test_by_keyboard(folder_of, browser):
+    page = browser.open(folder_of("plain") / "report.html")
+    focused = "document.activeElement.textContent.trim()"
+    page.press("Tab", 9)
+    assert page.evaluate(focused) == "Skip to the report"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.press("Enter", 13)
+    assert page.evaluate("location.hash") == "#main"
+    seen = set()
+    for _ in range(12):
+        page.press("Tab", 9)
+        seen.add(page.evaluate("document.activeElement.tagName + document.activeElement.className"))
+    assert {"DIVscroll", "SUMMARY"} <= seen  # tables can be scrolled and what is folded opened without a mouse
+
+
+def test_on_paper_everything_is_unfolded(folder_of, browser):
+    page = browser.open(folder_of("plain") / "report.html", width=718)
+    page.emulate(media="print")
+    hidden = "[...document.querySelectorAll('main details table')].filter(t => !t.checkVisibility({contentVisibilityAuto: true})).length"
+    assert page.evaluate("document.querySelectorAll('main details table').length") > 3
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('main details table')].filter(t => t.getBoundingClientRect().height < 10).length"
+        )
+        == 0
+    )
+    assert page.evaluate(hidden) == 0
+    assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718 + 90  # a wide table may stand out a little
+
+
+def test_a_live_page_loads_itself_anew_until_it_is_told_to_pause(tmp_path, browser, folder_of, monkeypatch):
+    study = read_study(folder_of("missing"))
+    monkeypatch.setattr("unifocal.lab.report.page.REFRESH", 1)
+    path = tmp_path / "live.html"
+    path.write_text(render(title(study), build(study, quick=True), live=True))
+    page = browser.open(path, width=390)
+    assert page.axe(AXE) == []
+    page.evaluate("window.mark = 1")
+    page.evaluate("new Promise(done => setTimeout(done, 300))")
+    path.write_text(path.read_text().replace("<h1>", "<h1>News: "))
+    _wait(page, "document.querySelector('h1').textContent.startsWith('News') && !window.mark")
+    page.evaluate("document.getElementById('pause').click(); window.mark = 2")
+    page.evaluate("new Promise(done => setTimeout(done, 1500))")
+    assert (
+        page.evaluate("window.mark") == 2 and page.evaluate("document.getElementById('pause').textContent") == "Go on"
+    )
+    page.evaluate("document.getElementById('pause').click()")
+    _wait(page, "!window.mark")
+    assert page.problems == []
+
+
+def _wait(page, condition):
+    import time
+
+    end = time.monotonic() + 20
+    while True:
+        try:
+            if page.evaluate(condition):
+                return
+        except RuntimeError:  # the page is just being loaded
+            pass
+        assert time.monotonic() < end, condition
+        time.sleep(0.1)
