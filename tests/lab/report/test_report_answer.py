@@ -76,7 +76,7 @@ def test_no_difference_shown_tells_what_could_have_been_seen(tmp_path):
     assert f"is about {lead.seen_cases:.3f} over the cases and {lead.seen_folds:.3f} over the folds." in second
     # Three pairs: the normal approximation at 0.05 / 3 and 80 % power is 2.394 + 0.842 standard errors.
     first, next_ = ([score(losses.index(loss), 0, case) for case in range(60)] for loss in (best, other))
-    sd = np.std(np.subtract(first, next_), ddof=1)  # type: ignore[arg-type]
+    sd = np.std(np.subtract(first, next_), ddof=1)
     assert lead.seen_cases == pytest.approx(3.236 * sd / np.sqrt(60), rel=0.05)
 
 

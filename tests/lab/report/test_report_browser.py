@@ -1,7 +1,5 @@
 """The page in a real browser: no complaint, no request, no barrier, on a desk, on a phone, in the dark and on paper."""
 
-# ruff: noqa: E501 (scripts of the browser are a line each)
-
 from pathlib import Path
 
 import pytest
@@ -48,7 +46,8 @@ def test_every_text_can_be_read(folder_of, browser):
 
 
 def test_colours_follow_the_scheme(folder_of, browser):
-    colours = "[getComputedStyle(document.body.parentElement).backgroundColor, getComputedStyle(document.querySelector('.canvas svg')).color]"
+    colours = """[getComputedStyle(document.documentElement).backgroundColor,
+        getComputedStyle(document.querySelector('.canvas svg')).color]"""
     light, dark = (
         browser.open(folder_of("plain") / "report.html", dark=dark).evaluate(colours) for dark in (False, True)
     )
@@ -73,15 +72,10 @@ def test_by_keyboard(folder_of, browser):
 def test_on_paper_everything_is_unfolded(folder_of, browser):
     page = browser.open(folder_of("plain") / "report.html", width=718)
     page.emulate(media="print")
-    hidden = "[...document.querySelectorAll('main details table')].filter(t => !t.checkVisibility({contentVisibilityAuto: true})).length"
-    assert page.evaluate("document.querySelectorAll('main details table').length") > 3
-    assert (
-        page.evaluate(
-            "[...document.querySelectorAll('main details table')].filter(t => t.getBoundingClientRect().height < 10).length"
-        )
-        == 0
-    )
-    assert page.evaluate(hidden) == 0
+    tables = "[...document.querySelectorAll('main details table')]"
+    assert page.evaluate(f"{tables}.length") > 3
+    assert page.evaluate(f"{tables}.filter(t => t.getBoundingClientRect().height < 10).length") == 0
+    assert page.evaluate(f"{tables}.filter(t => !t.checkVisibility({{contentVisibilityAuto: true}})).length") == 0
     assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert page.evaluate("document.documentElement.scrollWidth") <= 718 + 90  # a wide table may stand out a little
 

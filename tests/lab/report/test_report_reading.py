@@ -21,7 +21,7 @@ def test_a_finished_comparison(tmp_path):
     dsc = rule()(0, 1, 4)
     assert row.set_index("metric")["value"]["DSC"] == pytest.approx(dsc)
     # Of a metric with a sign the size counts: errors must not cancel.
-    assert row.set_index("metric")["value"]["volume error"] == pytest.approx(1 - dsc)  # type: ignore[operator]
+    assert row.set_index("metric")["value"]["volume error"] == pytest.approx(1 - dsc)
 
 
 def test_a_half_finished_comparison(tmp_path):

@@ -7,11 +7,12 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from folders import there
 
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.tables import Cell, latex, make_table, markdown, write
 
-ROWS = (("a_b & c", Cell("0.5 ± 0.1", True)), ("[x] 100% $", Cell("< 0.001", tone="better-2")))
+ROWS = [["a_b & c", Cell("0.5 ± 0.1", True)], ["[x] 100% $", Cell("< 0.001", tone="better-2")]]
 
 
 def small(rows=ROWS):
@@ -97,7 +98,7 @@ def test_every_latex_table_is_well_formed(folder_of, kind):
         assert opened[::-1] == re.findall(r"\\end\{(\w+)\}", text)
         rules = [line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")]
         assert rules == [r"\toprule", r"\midrule", r"\bottomrule"]
-        columns = len(re.search(r"\\begin\{(?:tabular|longtable)\}\{([lr]+)\}", text)[1])  # type: ignore[index]
+        columns = len(there(re.search(r"\\begin\{(?:tabular|longtable)\}\{([lr]+)\}", text))[1])
         body = [line for line in lines if line.endswith(r" \\") and not line.startswith(r"\caption")]
         assert body and all(len(re.findall(r"(?<!\\)&", line)) == columns - 1 for line in body)
 

@@ -1,0 +1,157 @@
+"""Figures: SVG that can be set into a page, text that stays text, and places that are the numbers'."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from folders import there, write_folder
+
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.figures.curves import learning, sweep
+from unifocal.lab.report.figures.lesions import histogram
+from unifocal.lab.report.figures.matrix import level, matrix
+from unifocal.lab.report.figures.means import cases, means
+from unifocal.lab.report.figures.ranks import critical_difference
+from unifocal.lab.report.figures.scatter import precision_recall
+from unifocal.lab.report.figures.style import IN_PAGE, INK, finish, for_page, new_figure, rows_axes, styled
+from unifocal.lab.report.reading import read_study
+from unifocal.lab.statistics.intervals import fold_means
+
+
+@pytest.fixture(scope="module")
+def block(tmp_path_factory):
+    study = read_study(write_folder(tmp_path_factory.mktemp("study")))
+    [block] = analyse(study, "DSC")
+    return block, study
+
+
+def made(name="x", text="plain"):
+    with styled():
+        figure = new_figure(1.5)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], "o-", color=INK)
+        rows_axes(axes, [text, "b"], "label")
+        return finish(figure, name, "alt", "caption")
+
+
+def test_a_figure_in_the_page_has_the_pages_colours_and_no_ids_of_its_own():
+    first, second = made("first"), made("second")
+    for drawing in (first, second):
+        assert (
+            drawing.svg.startswith("<svg viewBox=") and "<style" not in drawing.svg and "<metadata" not in drawing.svg
+        )
+        assert not any(colour in drawing.svg for colour in IN_PAGE)
+        assert "currentColor" in drawing.svg and "font-family" not in drawing.svg
+        ids = re.findall(r' id="([^"]+)"', drawing.svg)
+        used = set(re.findall(r'(?:href="|url\()#([^")]+)', drawing.svg))
+        assert ids and len(ids) == len(set(ids)) and set(ids) == used
+    ids = [set(re.findall(r' id="([^"]+)"', drawing.svg)) for drawing in (first, second)]
+    assert not ids[0] & ids[1]
+
+
+def test_text_stays_text_and_a_dollar_a_dollar():
+    drawing = made(text="<a> $x_1^2$ & b")
+    assert "&lt;a&gt; $x_1^2$ &amp; b</text>" in drawing.svg
+    assert b"&lt;a&gt; $x_1^2$ &amp; b</text>" in drawing.file
+    assert drawing.pdf.startswith(b"%PDF") and b"/FontFile2" in drawing.pdf  # fonts embedded
+
+
+def test_the_same_figure_is_the_same_file():
+    assert made().file == made().file and made().pdf == made().pdf
+
+
+def test_for_page_leaves_no_reference_to_nothing():
+    svg = (
+        '<?xml?><svg width="1" viewBox="0 0 1 1"><defs><path id="m"/></defs><g id="g"><use xlink:href="#m"/></g></svg>'
+    )
+    page = for_page(svg, "n")
+    assert '<path id="n-m"/>' in page and 'xlink:href="#n-m"' in page and 'id="g"' not in page
+
+
+def places(drawing, marker):
+    """x in px of each use of a marker."""
+    return [float(x) for x in re.findall(rf'<use xlink:href="#{marker}" x="([\d.]+)"', drawing.svg)]
+
+
+def test_means_lie_where_they_are(block):
+    block, study = block
+    drawing = means(block, fold_means(study.cases), "means")
+    table = block.means("DSC").loc[list(block.ranked), "mean"]
+    markers = re.findall(r'<path id="([^"]+)"[^>]*d="M 0 2\.75', drawing.svg)  # ms 5.5
+    assert len(markers) == 1
+    x = np.array(places(drawing, markers[0]))
+    # Means and places are in one straight relation.
+    slope = np.diff(x) / np.diff(table)
+    assert len(x) == 3 and slope == pytest.approx(slope[0], rel=1e-3) and slope[0] > 0
+    assert f"tversky {table['tversky:delta=0.7']:.3f}" in drawing.alt
+
+
+def test_many_cases_are_no_longer_dots(tmp_path):
+    [block] = analyse(read_study(write_folder(tmp_path, "dice,focal", cases=800, with_runs=False)), "DSC")
+    drawing = cases(block, "cases")
+    assert "dots are cases beyond them" in drawing.caption and len(drawing.svg) < 60_000
+
+
+def test_figures_of_many_losses_say_that_they_show_some(tmp_path):
+    losses = ",".join(f"tversky:delta={n / 100}" for n in range(30, 60))
+    [block] = analyse(read_study(write_folder(tmp_path, losses, with_runs=False)), "DSC")
+    drawing = there(precision_recall(block, "x"))
+    assert "The first 24 of 30 losses" in drawing.caption
+    assert drawing.svg.count("delta=") == 24
+    drawing = there(critical_difference(block.friedman, dict(block.names), "x"))
+    assert "The first 24 of 30 losses." in drawing.caption and drawing.svg.count("delta=") == 24
+
+
+def test_the_critical_difference_diagram_tells_ranks_and_bars(block):
+    block, _ = block
+    drawing = there(critical_difference(block.friedman, dict(block.names), "cd"))
+    for loss, rank in block.friedman.mean_ranks.items():
+        assert f"{block.names[loss]} {rank:.2f}" in drawing.alt
+    assert f"CD {block.friedman.critical_difference:.2f}" in drawing.svg
+
+
+def test_a_level_is_sign_and_strength():
+    assert [level(p, sign) for p, sign in ((0.2, 1), (0.05, 1), (0.01, -1), (0.0001, -1), (0.0001, 0))] == [
+        0,
+        1,
+        -2,
+        -3,
+        0,
+    ]
+
+
+def test_the_matrix_of_many_losses_counts_pairs():
+    levels = pd.DataFrame([[np.nan, 2, 0], [-2, np.nan, 3], [0, -3, np.nan]], index=list("abc"), columns=list("abc"))
+    assert matrix(levels, dict(zip("abc", "abc", strict=True)), "m").alt == "Of 3 pairs of losses 2 are told apart."
+
+
+def history(epochs, start=1.0):
+    n = np.arange(epochs)
+    return pd.DataFrame({"epoch": n, "train_loss": start / (n + 1), "validation_loss": start / (n + 2)})
+
+
+def test_long_learning_curves_are_thinned_and_short_ones_seen():
+    drawing = there(learning({"a": [history(5000), history(4000, 2.0)], "b": []}, {"a": "a", "b": "b"}, "x"))
+    assert len(drawing.svg) < 40_000 and "Learning curves of 1 losses" in drawing.alt
+    assert learning({"a": [history(1)]}, {"a": "a"}, "x") is not None
+    assert learning({"a": []}, {"a": "a"}, "x") is None
+
+
+def test_a_sweep_of_words_is_drawn_in_their_order():
+    table = pd.DataFrame(
+        {
+            "stage": [1, 1], "parameter": "order", "value": ["none", "other"], "loss": ["a", "b"],
+            "validation": [0.5, np.nan], "validation_half_width": [0.1, np.nan], "test": [0.4, 0.3],
+            "test_half_width": [np.nan, 0.1], "chosen": [True, False],
+        }
+    )  # fmt: skip
+    drawing = there(sweep(table, "DSC", "x"))
+    assert drawing.alt == "DSC by the value of each parameter; chosen: order = none."
+    assert drawing.svg.index(">none<") < drawing.svg.index(">other<")
+    assert sweep(pd.DataFrame(), "DSC", "x") is None
+
+
+def test_lesions_of_one_size_make_a_histogram():
+    assert "3 lesions, median 20 px" in there(histogram({"lesion": pd.Series([20.0, 20.0, 20.0])}, "px", "x")).alt
+    assert histogram({"lesion": pd.Series(dtype=float)}, "px", "x") is None
