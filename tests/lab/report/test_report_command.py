@@ -44,6 +44,10 @@ def test_a_comparison_that_ran(compared, capsys):
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "4 of 4 runs finished." in text and "Best" in text and "base64," in text
     assert "torch 2." in text and "unifocal compare" in text
+    assert "All cases on one sheet" in text
+    for ending in ("svg", "pdf"):
+        [sheet] = (out / "report" / "figures").glob(f"pictures-*.{ending}")
+        assert sheet.stat().st_size > 10_000
     study = read_study(out)
     assert {run.result["parameters"] for run in study.runs} and all(len(run.history) == 2 for run in study.runs)
 

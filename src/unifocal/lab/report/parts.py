@@ -1,11 +1,14 @@
 """What a page is made of, in order: the template knows each by its `kind`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unifocal.lab.report.figures.style import Drawing
 from unifocal.lab.report.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A figure that is a file alone, drawn when it is written; the page has a word of it."""
+
+    name: str
+    draw: Callable[[], "Figure"]
+    kind = "sheet"
+
+
+@dataclass(frozen=True)
 class Fold:
     """Parts that are shown when asked for."""
 
@@ -73,7 +85,7 @@ class Section:
         return tuple(part for part in self.parts if isinstance(part, Section))
 
 
-Part = Text | Bullets | Code | Gallery | Fold | Section | Table | Drawing
+Part = Text | Bullets | Code | Gallery | Sheet | Fold | Section | Table | Drawing
 Kind = TypeVar("Kind")
 
 

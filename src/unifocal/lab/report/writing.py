@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from unifocal.lab.progress import Track, silent
-from unifocal.lab.report.figures.style import Drawing
-from unifocal.lab.report.parts import Section, every, parts
+from unifocal.lab.report.figures.style import Drawing, saved
+from unifocal.lab.report.parts import Section, Sheet, every, parts
 from unifocal.lab.report.reading import Study, read_study
 from unifocal.lab.report.tables import Table, write
 from unifocal.lab.storage import write_text, write_with
@@ -105,12 +105,21 @@ def _write_files(sections: Sequence[Section], folder: Path, track: Track) -> set
     written: set[Path] = set()
     for table in every(Table, sections):
         written |= set(write(table, folder / "tables"))
-    for drawing in track(list(every(Drawing, sections)), "writing figures"):
-        for ending, content in (("svg", drawing.file), ("pdf", drawing.pdf)):
-            path = folder / "figures" / f"{drawing.name}.{ending}"
+    figures: list[Drawing | Sheet] = [*every(Drawing, sections), *every(Sheet, sections)]
+    for figure in track(figures, "writing figures"):
+        for ending, content in _contents(figure):
+            path = folder / "figures" / f"{figure.name}.{ending}"
             write_with(path, partial(_fill, content=content))
             written.add(path)
     return written
+
+
+def _contents(figure: Drawing | Sheet) -> list[tuple[str, bytes]]:
+    """What a figure's files hold, by their endings."""
+    if isinstance(figure, Drawing):
+        return [("svg", figure.file), ("pdf", figure.pdf)]
+    drawn = figure.draw()
+    return [(ending, saved(drawn, ending, figure.name)) for ending in ("svg", "pdf")]
 
 
 def _fill(part: Path, content: bytes) -> None:

@@ -7,12 +7,12 @@ import pandas as pd
 
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.metrics import LOWER_IS_BETTER, MAIN, METRICS
-from unifocal.lab.report.analysis import MANY, Block
+from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.by_size import by_size
 from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.numbers import NONE, counted, heading, interval, size, span, value
+from unifocal.lab.report.numbers import NONE, heading, interval, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -104,7 +104,7 @@ def metrics_table(
     labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
     return make_table(
         name,
-        f"Results on {block.title or block.target}: mean ± 95 % interval over {counted(block.planned, 'run')}.",
+        f"Results on {block.title or block.target}: mean ± half of the 95 % interval over folds.",
         [*columns, *([] if is_whole else ["runs"])],
         rows,
         pd.DataFrame(data, columns=labels),
@@ -166,7 +166,7 @@ def sizes_table(block: Block, prefix: str) -> Table | None:
     """The thirds of the figure of sizes, as numbers."""
     groups = [("cases", block.case_thirds, block.metric), ("lesions", block.lesion_thirds, "lesion recall")]
     thirds = [(what, third, metric) for what, found, metric in groups for third in found]
-    if not thirds or len(block.losses) > 4 * MANY:
+    if not thirds:
         return None
     unit = "px" if block.spacing is None else "mm³"
     columns = [f"{what}, {third.name}" for what, third, _ in thirds]

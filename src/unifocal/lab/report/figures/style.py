@@ -78,10 +78,7 @@ class Drawing:
     @property
     def pdf(self) -> bytes:
         """A PDF file; made when asked for, as its fonts take most of the time."""
-        stream = io.BytesIO()
-        with styled():
-            self.figure.savefig(stream, format="pdf", transparent=True, metadata={"CreationDate": None})
-        return stream.getvalue()
+        return saved(self.figure, "pdf", self.name)
 
 
 @contextmanager
@@ -104,14 +101,19 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 
 def finish(figure: "Figure", name: str, alt: str, caption: str) -> Drawing:
     """Write a figure as SVG, and keep it for the PDF."""
+    file = saved(figure, "svg", name)
+    figure.set_layout_engine("none")  # the places are found
+    return Drawing(name, alt, caption, file, for_page(file.decode(), name), round(96 * figure.get_figwidth()), figure)
+
+
+def saved(figure: "Figure", ending: str, name: str) -> bytes:
+    """A figure as the content of a file, `svg` or `pdf`; the same figure under the same name gives the same bytes."""
     from matplotlib import rc_context
 
-    stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    figure.set_layout_engine("none")  # the places are found
-    text = stream.getvalue().decode()
-    return Drawing(name, alt, caption, text.encode(), for_page(text, name), round(96 * figure.get_figwidth()), figure)
+    stream, date = io.BytesIO(), {"svg": "Date", "pdf": "CreationDate"}[ending]
+    with styled(), rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format=ending, transparent=True, metadata={date: None})
+    return stream.getvalue()
 
 
 def for_page(svg: str, name: str) -> str:

@@ -1,16 +1,18 @@
 """The galleries of every data set and network, or a word on why there are none."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
-from unifocal.lab.pictures import View
+from unifocal.lab.pictures import View, draw_rows
 from unifocal.lab.progress import Track
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
-from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Text, Tile, parts
+from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Sheet, Text, Tile, parts
 from unifocal.lab.report.pictures.choice import Shown, choose, read
 from unifocal.lab.report.pictures.surfaces import bounding_box, surface
 from unifocal.lab.report.pictures.tiles import colours, cut, tiles
@@ -40,17 +42,27 @@ def _place(study: Study, experiment: Experiment, block: Block, track: Track) -> 
     chosen = choose(study, experiment, block.network)
     if not chosen:
         return ()
-    losses = list(block.ranked or study.losses)[:LOSSES]
-    losses = [loss for loss in study.losses if loss in losses]
+    best = set(list(block.ranked or study.losses)[:LOSSES])
+    losses = [loss for loss in study.losses if loss in best]
+    place = slug(f"{experiment.dataset.name} {block.network}")
     found: list[Part] = [Text(_legend(experiment, len(losses), len(study.losses)))]
+    rows = []
     for number, (why, case) in enumerate(track(chosen, f"pictures of {experiment.dataset.name}")):
         try:
             shown = read(study, experiment, block.network, why, case, losses)
         except (LabError, OSError):
             return (Text("No pictures: the images, masks or predictions are not where the comparison found them."),)
-        name = f"picture-{slug(experiment.dataset.name + ' ' + block.network)}-{number}"
-        found += _case(shown, block, losses, name)
-    return tuple(found)
+        found += _case(shown, block, losses, f"picture-{place}-{number}")
+        rows.append(_row(shown, block))
+    names = [block.names[loss] for loss in losses]
+    return (*found, Sheet(f"pictures-{place}", partial(draw_rows, rows, names)))
+
+
+def _row(shown: Shown, block: Block) -> tuple[Any, ...]:
+    """A case on the sheet of all: the picture, or the slice with most foreground."""
+    part = cut(shown, View.of(shown.truth, shown.spacing))
+    scores = {block.names[loss]: (mask, shown.scores.get(loss, np.nan)) for loss, mask in part.predictions.items()}
+    return f"{shown.why}\n{shown.case}{part.where}", part.image, part.truth, scores
 
 
 def _legend(experiment: Experiment, shown: int, of: int) -> str:
