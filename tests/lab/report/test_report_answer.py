@@ -89,6 +89,16 @@ def test_the_mean_alone_does_not_win(tmp_path):
     assert second.startswith("The tests favour dice where the mean favours focal (p < 0.001 over cases;")
 
 
+def test_ranks_may_differ_where_the_means_do_not(tmp_path):
+    def score(loss, seed, case):  # better on nearly all cases, far worse on three
+        return 0.5 + loss * (-0.2 if case < 3 else 0.025 + 0.0001 * case)
+
+    first, second = asked(write_folder(tmp_path, "dice,focal", score))
+    assert first.startswith("focal has the highest mean DSC") and "the difference −0.0" in first
+    assert "over cases by ranks, though the interval of the mean difference holds 0; p" in second
+    assert second.endswith("and focal is shown to be the better of the two.")
+
+
 def test_equal_everywhere(tmp_path):
     first, second = asked(write_folder(tmp_path, score=lambda loss, seed, case: 0.5))
     assert first.endswith(

@@ -7,8 +7,10 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from folders import there
+from folders import there, write_folder
 
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.results import best_of, main_table
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.tables import Cell, latex, make_table, markdown, write
 
@@ -73,6 +75,16 @@ def test_the_main_table_holds_what_can_be_computed_from_the_results(folder_of):
     text = (out / "report/tables/main-made-up-unet-lesion.md").read_text()
     mean, half = best[["mean", "half_width"]].iloc[0]
     assert f"| focal | **{mean:.3f} ± {half:.3f}** |" in text
+
+
+def test_nothing_is_best_on_fewer_cases(tmp_path):
+    """One loss finds nothing on some cases, so that its distance is that of the easy ones."""
+    out = write_folder(tmp_path, "dice,focal", lambda loss, seed, case: 0.0 if loss and case % 2 else 0.5 + 0.1 * loss)
+    study = read_study(out)
+    [block] = analyse(study, "DSC")
+    assert best_of(block, "DSC") == {"dice"} and best_of(block, "HD95") == set()
+    [note] = [note for note in there(main_table(block, study, "x")).notes if "without a best" in note]
+    assert note == "Undefined on more cases for some losses than for others, so without a best: HD95."
 
 
 def braces(text):

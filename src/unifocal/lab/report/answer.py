@@ -133,11 +133,14 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"The tests favour {other} where the mean favours {name} ({over_cases}; {over_folds}): a few large "
             "differences decide the mean, and neither is shown to be the best."
         )
+    if lead.verdict in (LOSSES_DIFFER, NETWORKS_DIFFER) and lead.low <= 0 <= lead.high:
+        over_cases += " by ranks, though the interval of the mean difference holds 0"
     if lead.verdict == LOSSES_DIFFER:
+        others, beaten = len(block.losses) - 1, _beaten(block, lead.best)
+        shown = f"better than {beaten} of the {_other_losses(others)}" if others > 1 else "the better of the two"
         return (
             f"The difference holds for new cases and for new trainings ({over_cases}; {over_folds}, both by Holm), and "
-            f"{name} is shown to be better than {_beaten(block, lead.best)} of the "
-            f"{_other_losses(len(block.losses) - 1)}."
+            f"{name} is shown to be {shown}."
         )
     if lead.verdict == NETWORKS_DIFFER:
         possible = _is_possible(lead.seen_folds, block)

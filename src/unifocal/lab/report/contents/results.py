@@ -99,6 +99,11 @@ def metrics_table(
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
         "among the losses with every run."
     ]
+    uneven = [metric for metric in metrics if of_metric[metric]["undefined"].reindex(block.complete).nunique() > 1]
+    if uneven:
+        notes.append(
+            f"Undefined on more cases for some losses than for others, so without a best: {', '.join(uneven)}."
+        )
     if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
     labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
@@ -113,9 +118,10 @@ def metrics_table(
 
 
 def best_of(block: Block, metric: str) -> set[str]:
-    """The complete losses with the best mean, if there is something to be better than."""
-    means = block.means(metric)["mean"].reindex(block.complete).dropna()
-    if len(means) < 2:
+    """The complete losses with the best mean, if there is something to be better than, on cases as many."""
+    found = block.means(metric).reindex(block.complete).dropna(subset=["mean"])
+    means = found["mean"]
+    if len(means) < 2 or found["undefined"].nunique() > 1:
         return set()
     top = means.min() if metric in LOWER_IS_BETTER else means.max()
     return set() if (means == top).all() else set(means.index[means == top])
