@@ -57,11 +57,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", name)
     storage.write_text(tmp_path / "file", "text")
     assert events[0].endswith(".part") and events[1:] == ["named", str(tmp_path)]
-    events.clear()
-    storage.write_with(tmp_path / "quick", lambda part: part.write_text("text"), settle=False)
-    assert events == ["named"]
-    storage.settle_folder(tmp_path)
-    assert sorted(events[1:]) == [str(tmp_path), str(tmp_path / "file"), str(tmp_path / "quick")]
 
 
 @pytest.mark.parametrize("kind", ["text", "torch", "hidden"])

@@ -126,6 +126,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(world, tmp_path, e
     assert_same_result(straight, tmp_path)
 
 
+def test_a_kill_between_the_last_row_and_its_checkpoint_repeats_the_last_epoch(world, tmp_path):
+    """`history.csv` says that all is done; the weights of the last epoch, here the best, were not written yet."""
+    experiment, run, straight = world
+    assert json.loads((straight / "result.json").read_text())["best_epoch"] == EPOCHS - 1, "the test shows nothing"
+    with pytest.raises(Stop):
+        execute(run, experiment, tmp_path, stop_after(EPOCHS - 1, Stop()))
+    shutil.copy(straight / "history.csv", tmp_path)
+    repeated, tell = listener()
+    execute(run, experiment, tmp_path, tell)
+    assert repeated == [EPOCHS - 1]
+    assert_same_result(straight, tmp_path)
+
+
 def test_a_stop_after_training_repeats_the_evaluation_only(world, tmp_path, monkeypatch):
     experiment, run, straight = world
     arguments = (run, experiment, tmp_path)

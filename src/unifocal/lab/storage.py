@@ -18,12 +18,11 @@ UNSETTLED = (errno.EINVAL, errno.ENOTSUP)  # from file systems that cannot be as
 PROBE = bytes(1 << 16)  # bytes that a disk must still take if it is not full
 
 
-def write_with(path: Path, write: Callable[[Path], object], settle: bool = True) -> None:
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then give it its name in one step.
 
-    With `settle` it is on the disk, and not only on its way there, before it has its name: two to twelve milliseconds a
-    file. Without, a loss of power may leave an empty file; where there are many, write them so and call `settle_folder`
-    before the file that says that all is there.
+    It is on the disk, and not only on its way there, before it has its name: two to twelve milliseconds a file, without
+    which a loss of power may leave an empty one.
 
     Raises OSError, naming `path`, if the disk is full, whatever `write` makes of that; and ClaimLost, writing nothing,
     if another process has taken over the folder.
@@ -33,8 +32,7 @@ def write_with(path: Path, write: Callable[[Path], object], settle: bool = True)
     try:
         try:
             write(part)
-            if settle:
-                _settle(part)
+            _settle(part)
         except Exception as error:
             told = _told(error, part, path)
             if told is error:
@@ -42,8 +40,7 @@ def write_with(path: Path, write: Callable[[Path], object], settle: bool = True)
             raise told from error
         claims.check(path)
         part.replace(path)
-        if settle:
-            _settle(path.parent)
+        _settle(path.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -63,14 +60,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LabError(f"expected JSON; {path} is damaged ({error}). Remove it, or use another --out.") from None
-
-
-def settle_folder(folder: Path) -> None:
-    """Wait until every file of `folder` is on the disk: a quarter of a millisecond each."""
-    for path in folder.iterdir():
-        if path.is_file():
-            _settle(path)
-    _settle(folder)
 
 
 def remove_parts(folder: Path, pattern: str = "**/") -> None:

@@ -14,7 +14,6 @@ from unifocal.lab.statistics.retraining import FEW_FOLDS
 
 STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
 UNEQUAL = 1.5  # ratio of the largest to the smallest fold from which on it is told
-COLLAPSED = 0.5  # share of the cases with foreground in which a dead network finds nothing
 
 
 def warnings(study: Study, blocks: list[Block]) -> list[str]:

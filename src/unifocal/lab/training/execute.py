@@ -28,8 +28,8 @@ from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
-from unifocal.lab.training.fit import WEIGHTS, Tell, fit, usable_checkpoint
-from unifocal.lab.training.history import best_epoch, is_over, read_history
+from unifocal.lab.training.fit import WEIGHTS, Tell, fit
+from unifocal.lab.training.history import best_epoch, read_history
 from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
@@ -71,11 +71,8 @@ def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, 
     batches, held_out = make_batches(run, experiment, module.epoch, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    checkpoint = usable_checkpoint(folder)
-    history = read_history(folder / "history.csv") if checkpoint else []
-    if not is_over(history, settings.epochs, settings.early_stop):
-        fit(module, batches, held_out, settings, folder, device.type, tell)
-        history = read_history(folder / "history.csv")
+    fit(module, batches, held_out, settings, folder, device.type, tell)
+    history = read_history(folder / "history.csv")
     best = best_epoch(history)
     seconds = [row["seconds"] for row in history]
     return {

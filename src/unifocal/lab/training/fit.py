@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from unifocal.lab.errors import Terminated
 from unifocal.lab.settings import Settings
 from unifocal.lab.training.checkpoints import Checkpoints
+from unifocal.lab.training.history import Row, is_over
 from unifocal.lab.training.segmentation import LOGGERS, Segmentation, hush
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -46,6 +47,9 @@ def fit(
     tell: Tell,
 ) -> None:
     """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
+    checkpoint, history = usable_checkpoint(folder)
+    if is_over(history, settings.epochs, settings.early_stop):
+        return
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     checkpoints = Checkpoints()
     module.before_history = checkpoints.wait
@@ -75,25 +79,27 @@ def fit(
                 ModelCheckpoint(filename="last", **keep),
             ],
         )
-        _fit(trainer, module, batches, held_out, usable_checkpoint(folder))
+        _fit(trainer, module, batches, held_out, checkpoint)
 
 
-def usable_checkpoint(folder: Path) -> Path | None:
-    """Where to go on from; a damaged checkpoint is moved aside, to `damaged.ckpt`, and the run starts again.
+def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
+    """Where to go on from, and the history up to there, which `history.csv` may be an epoch ahead of.
+
+    A damaged checkpoint is moved aside, to `damaged.ckpt`, and the run starts again.
 
     OSError and MemoryError pass: they say nothing of the file, and another time it may be read.
     """
     path = folder / "last.ckpt"
     if not path.exists():
-        return None
+        return None, []
     try:
-        torch.load(path, map_location="cpu", weights_only=False)
+        history: list[Row] = torch.load(path, map_location="cpu", weights_only=False)["history"]
     except (OSError, MemoryError):
         raise
     except Exception:  # torch raises whatever its unpickler stumbles over
         path.replace(path.with_name("damaged.ckpt"))
-        return None
-    return path
+        return None, []
+    return path, history
 
 
 def _fit(

@@ -1,6 +1,6 @@
 """The predictions of a run on the grid of the original images, and their metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -63,25 +63,13 @@ def score(
     folder: Path | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The metrics and the lesions of `cases`; the predictions are written to `folder`, if one is given."""
-    scores = Scores(run, experiment)
-    for case, prediction in _predictions(run, experiment, network, divisor, cases, device):
+    scores, data = Scores(run, experiment), experiment.cases
+    network = network.to(device).eval()
+    for case in cases:
+        probabilities = predict(network, data[case].image, run.settings, device, divisor)
+        prediction = to_original(probabilities, data.placement(case))
         scores.add(case, prediction)
         if folder is not None:
             reference = experiment.dataset.cases[case]
             write_prediction(folder, reference.id, prediction, like=reference.masks[0])
     return scores.tables()
-
-
-def _predictions(
-    run: Run,
-    experiment: Experiment,
-    network: nn.Module,
-    divisor: tuple[int, ...],
-    cases: Sequence[int],
-    device: torch.device,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    data = experiment.cases
-    network = network.to(device).eval()
-    for case in cases:
-        probabilities = predict(network, data[case].image, run.settings, device, divisor)
-        yield case, to_original(probabilities, data.placement(case))
