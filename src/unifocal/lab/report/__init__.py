@@ -11,6 +11,6 @@ writing             these in order: `write_report`
 
 from unifocal.lab.pictures import PICTURE
 from unifocal.lab.report.summary import command, near_duplicate_line, terminal_tables, write_summary
-from unifocal.lab.report.writing import write_report
+from unifocal.lab.report.writing import PAGE, write_report
 
-__all__ = ["PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]
+__all__ = ["PAGE", "PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]
