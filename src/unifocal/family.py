@@ -91,9 +91,7 @@ def _unified() -> Iterator[Identity]:
             name, "lam=0, gamma=0", "tversky", {"lam": 0, "delta": D, "gamma": 0}, {"delta": D}, within=SMOOTHING,
             follows=True,
         )  # fmt: skip
-        yield Identity(
-            name, "lam=0, delta=1/2, gamma=0", "dice", {"lam": 0, **plain}, within=SMOOTHING, follows=True
-        )
+        yield Identity(name, "lam=0, delta=1/2, gamma=0", "dice", {"lam": 0, **plain}, within=SMOOTHING, follows=True)
         yield Identity(
             name, "delta=1/2, gamma=0", "combo", {"lam": L, **plain}, {"alpha": L, "beta": 0.5}, constant=1 - L,
             within=SMOOTHING, follows=name == "unified-focal",

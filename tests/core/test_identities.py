@@ -44,7 +44,9 @@ def test_identity_does_not_hold(identity, channels):
     assert identity.stands(z, y) and identity.why
 
 
-@pytest.mark.parametrize("change", [{"constant": 1e-4}, {"factor": 1.01}, {"holds": False}, {"becomes": {"gamma": 0.1}}])
+@pytest.mark.parametrize(
+    "change", [{"constant": 1e-4}, {"factor": 1.01}, {"holds": False}, {"becomes": {"gamma": 0.1}}]
+)
 def test_a_row_that_says_something_else_does_not_stand(change):
     row = {"one": "focal", "when": "gamma=0", "other": "focal", "given": {"gamma": 0}, "becomes": {"gamma": 0}}
     z, y = volume(2, (5, 4))

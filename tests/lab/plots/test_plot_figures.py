@@ -42,8 +42,14 @@ def all_texts(figure):
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
-@pytest.mark.parametrize(("losses", "gamma", "delta"), [(EIGHT, None, None), (None, "0,0.2,0.5,0.8", None),
-                                                        ("unified-focal,symmetric-unified-focal", "0.1,0.5", "0.4,0.6,0.8")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("losses", "gamma", "delta"),
+    [
+        (EIGHT, None, None),
+        (None, "0,0.2,0.5,0.8", None),
+        ("unified-focal,symmetric-unified-focal", "0.1,0.5", "0.4,0.6,0.8"),
+    ],
+)
 def test_no_text_hides_another_or_leaves_the_figure(quantity, losses, gamma, delta):
     figure = draw_curves(make_rows(losses, gamma, delta), QUANTITIES[quantity], 0.5).figure
     boxes = boxes_of(all_texts(figure), figure)

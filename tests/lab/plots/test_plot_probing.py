@@ -101,7 +101,9 @@ def test_the_gradient_is_what_one_voxel_changes(text, share):
         step = torch.zeros_like(logits)
         step[..., voxel] = h
         slope = (loss(logits + step, labels) - loss(logits - step, labels)) / (2 * h)
-        np.testing.assert_allclose(part, VOXELS * slope.abs(), rtol=1e-4)  # of a difference of losses a thousandth apart
+        np.testing.assert_allclose(
+            part, VOXELS * slope.abs(), rtol=1e-4
+        )  # of a difference of losses a thousandth apart
 
 
 def test_figures_look_from_end_to_end():

@@ -33,8 +33,8 @@ Delta = Annotated[
     str | None,
     typer.Option(
         metavar="<number,...>",
-        help="Values of delta; with --gamma every pair is a curve. At --share 0.5 false alarms and misses balance: give "
-        "another to see what delta does to a loss of regions.",
+        help="Values of delta; with --gamma every pair is a curve. What delta does to a loss of regions shows at a "
+        "--share other than 0.5, where false alarms and misses balance.",
         show_default=False,
     ),
 ]

@@ -57,8 +57,8 @@ GRADIENT = Quantity(
     gradients_of,
     "N |∂L/∂z| of a voxel",
     True,
-    f"Gradients over pₜ: the pull of the whole loss L on the logit z of one of the N = {VOXELS} voxels, times N, so that "
-    "cross-entropy has 1 - pₜ.",
+    f"Gradients over pₜ: the pull of the whole loss L on the logit z of one of the N = {VOXELS} voxels, times N, so "
+    "that cross-entropy has 1 - pₜ.",
 )
 QUANTITIES = {"curves": LOSS, "gradient": GRADIENT}
 
@@ -80,7 +80,9 @@ def draw_curves(rows: Sequence[Row], quantity: Quantity, share: float) -> Plot:
         for axes, name, part in zip(grid[0], NAMES, (share, 1 - share), strict=True):
             axes.set_title(f"{name}, {part:.3g} of the voxels")
         figure.supxlabel(_x_axis(share), fontsize="medium")
-        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, handlelength=2.8)
+        figure.legend(
+            *grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, handlelength=2.8
+        )
     return Plot(figure, _caption(rows, measured, quantity, share))
 
 

@@ -62,7 +62,7 @@ def verify(table: Sequence[Identity]) -> None:
                 said = f"within {row.within:g}" if row.holds else "different values"
                 raise LabError(
                     f"expected of {row} {said}; got {row.gap(z, y)} on {channels} classes. Nothing was drawn. The "
-                    "installed losses are not those of the table: reinstall unifocal, or mend the row if you changed one."
+                    "losses are not those of the table: reinstall unifocal, or mend the row if you changed a loss."
                 )
 
 
@@ -86,7 +86,9 @@ def told(row: Identity) -> str:
 def middle(name: str) -> Point:
     """The middle of the box of a loss, in inches."""
     if name not in PLACES:
-        raise LabError(f"expected a place for every loss that becomes another; got none for {name!r}. Add it to places.py.")
+        raise LabError(
+            f"expected a place for every loss that becomes another; got none for {name!r}. Add it to places.py."
+        )
     column, row = PLACES[name]
     return LEFT + STEP[0] * column, BOTTOM + STEP[1] * (ROWS - 1 - row)
 
@@ -125,8 +127,8 @@ def _arrow(axes: "Axes", row: Identity, mark: str) -> None:
         )
     )  # fmt: skip
     axes.text(
-        *spot, _in_lines(told(row), row, way) + mark, ha="center", va="center", color=colour, size=SMALL, linespacing=1.1,
-        rotation=90 if turned else 0, bbox={"fc": PAPER, "ec": "none", "boxstyle": "square,pad=0.12"}, zorder=3,
+        *spot, _in_lines(told(row), row, way) + mark, ha="center", va="center", color=colour, size=SMALL,
+        linespacing=1.1, rotation=90 if turned else 0, bbox={"fc": PAPER, "ec": "none", "boxstyle": "square,pad=0.12"}, zorder=3,
     )  # fmt: skip
 
 
@@ -197,6 +199,7 @@ def _caption(table: Sequence[Identity], wrong: Sequence[Identity]) -> str:
     holds = sum(row.holds for row in table)
     reasons = "; ".join(f"✗{n} ({row.claim}) {row.why}" for n, row in enumerate(wrong, 1))
     return (
-        "Which loss becomes which. λ weighs the entropy part (lam), k is the exponent of focal Tversky. Verified while it "
-        f"was drawn: {holds} identities hold, in value and gradient, and {len(table) - holds} do not. Not so: {reasons}."
+        "Which loss becomes which. λ weighs the entropy part (lam), k is the exponent of focal Tversky. Verified while "
+        f"it was drawn: {holds} identities hold, in value and gradient, and {len(table) - holds} do not. "
+        f"Not so: {reasons}."
     )

@@ -43,7 +43,9 @@ def make_rows(losses: str | None, gamma: str | None, delta: str | None) -> list[
     settings = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
     if len(settings) > CURVES:
         counts = " x ".join(f"{len(values)} of {name}" for name, values in swept.items())
-        raise LabError(f"expected at most {CURVES} curves for a loss; got {counts} = {len(settings)}. Give fewer values.")
+        raise LabError(
+            f"expected at most {CURVES} curves for a loss; got {counts} = {len(settings)}. Give fewer values."
+        )
     if len(settings) == 1:
         return [_of_losses([_with(choice, settings[0]) for choice in choices])]
     if len(choices) > ROWS:
@@ -67,7 +69,9 @@ def numbers(name: str, text: str) -> list[float]:
 
 def _of_losses(choices: Sequence[LossChoice]) -> Row:
     if len(choices) > CURVES:
-        raise LabError(f"expected at most {CURVES} losses; got {len(choices)}. Give fewer --losses, or draw two figures.")
+        raise LabError(
+            f"expected at most {CURVES} losses; got {len(choices)}. Give fewer --losses, or draw two figures."
+        )
     for choice in choices:
         choice.build()
     names = short_names([choice.label for choice in choices])
@@ -101,4 +105,4 @@ def _with(choice: LossChoice, setting: dict[str, float]) -> LossChoice:
 
 def _told(setting: dict[str, float]) -> str:
     """γ = 0.2, δ = 0.6"""
-    return ", ".join(f"{ {'gamma': 'γ', 'delta': 'δ'}[name]} = {value:g}" for name, value in setting.items())
+    return ", ".join(f"{ {'gamma': 'γ', 'delta': 'δ'}[name] } = {value:g}" for name, value in setting.items())
