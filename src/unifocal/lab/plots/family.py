@@ -1,7 +1,7 @@
 """Which loss becomes which: the paper's figure 1, from the identities that the tests check, and what does not hold."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -126,9 +126,10 @@ def _arrow(axes: "Axes", row: Identity, mark: str) -> None:
             linestyle="-" if row.holds else (0, (3, 1.6)), shrinkA=0, shrinkB=0,
         )
     )  # fmt: skip
+    paper: dict[str, Any] = {"fc": PAPER, "ec": "none", "boxstyle": "square,pad=0.12"}
     axes.text(
         *spot, _in_lines(told(row), row, way) + mark, ha="center", va="center", color=colour, size=SMALL,
-        linespacing=1.1, rotation=90 if turned else 0, bbox={"fc": PAPER, "ec": "none", "boxstyle": "square,pad=0.12"}, zorder=3,
+        linespacing=1.1, rotation=90 if turned else 0, bbox=paper, zorder=3,
     )  # fmt: skip
 
 
