@@ -17,8 +17,8 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "name", "words"),
     [
-        (["curves", "--losses", "dice,focal:gamma=1"], "a.svg", ["Losses over", "0.5 of them are lesion"]),
-        (["curves", "--gamma", "0.1,0.5", "--delta", "0.4,0.6", "--share", "0.01"], "b.pdf", ["0.01 of them"]),
+        (["curves", "--losses", "dice,focal:gamma=1"], "a.pdf", ["Losses over", "50 % of them are lesion"]),
+        (["curves", "--gamma", "0.1,0.5", "--delta", "0.4,0.6", "--share", "0.01"], "b.svg", ["1 % of them"]),
         (["gradient", "--losses", "unified-focal"], "new/c.PNG", ["Gradients over"]),
         (["family"], "d.png", ["Which loss becomes which", "identities hold"]),
     ],

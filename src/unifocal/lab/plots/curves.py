@@ -78,10 +78,10 @@ def draw_curves(rows: Sequence[Row], quantity: Quantity, share: float) -> Plot:
             _scale(panels[0], curves, quantity)
             panels[0].set_ylabel(f"{clipped(row.title, 30)}\n{quantity.axis}" if row.title else quantity.axis)
         for axes, name, part in zip(grid[0], NAMES, (share, 1 - share), strict=True):
-            axes.set_title(f"{name}, {part:.3g} of the voxels")
+            axes.set_title(f"{name} ({100 * part:.3g} %)")
         figure.supxlabel(_x_axis(share), fontsize="medium")
         figure.legend(
-            *grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, handlelength=2.8
+            *grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, handlelength=2.8
         )
     return Plot(figure, _caption(rows, measured, quantity, share))
 
@@ -103,6 +103,7 @@ def _scale(axes: "Axes", curves: dict[str, Sides], quantity: Quantity) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
     if quantity.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylim(FAINTEST, 1.5 * max(float(values.max()), 10 * FAINTEST))
     else:
         low, high = min(float(values.min()), 0.0), float(values.max())
@@ -116,7 +117,7 @@ def _x_axis(share: float) -> str:
 
 def _caption(rows: Sequence[Row], measured: Sequence[dict[str, Sides]], quantity: Quantity, share: float) -> str:
     """What is drawn of which images, and which curves cannot be told apart."""
-    where = f"In an image, all voxels have the same pₜ, and {share:.3g} of them are lesion"
+    where = f"In an image, all voxels have the same pₜ, and {100 * share:.3g} % of them are lesion"
     index = "; so the Tversky index is pₜ, whatever δ is." if share == 0.5 else "."
     same = [
         f"{row.title or 'the losses'}: {' = '.join(group)}"

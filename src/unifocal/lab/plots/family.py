@@ -1,6 +1,6 @@
 """Which loss becomes which: the paper's figure 1, from the identities that the tests check, and what does not hold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +19,12 @@ WRONG = "#d55e00"  # of Okabe and Ito's colours; such arrows are dashed, too
 SMALL = 5.4  # points, of labels
 BOX = (0.8, 0.32)  # inches
 STEP = (1.175, 0.64)  # inches from box to box
-LEFT, BOTTOM = 0.575, 0.78  # middle of the first box of the lowest row
+LEFT, BOTTOM = 0.575, 0.81  # middle of the first box of the lowest row
 ROWS = 1 + max(row for _, row in PLACES.values())
-HEIGHT = BOTTOM + STEP[1] * (ROWS - 1) + BOX[1] / 2 + 0.3
+HEIGHT = BOTTOM + STEP[1] * (ROWS - 1) + BOX[1] / 2 + 0.24
 COLUMNS = ("entropy", "both", "region")
-SIGNS = {"lam": "λ", "gamma": "γ", "delta": "δ", "alpha": "α", "beta": "β", "exponent": "k", "1/2": "½", "->": "→"}
+GREEK = {"lam": "λ", "gamma": "γ", "delta": "δ", "alpha": "α", "beta": "β"}
+SHORT = {"exponent": "k", "1/2": "½", "2/3": "⅔"}
 CHANNELS = (2, 4)  # of the images on which every row is verified
 Point = tuple[float, float]
 
@@ -76,12 +77,17 @@ def _images(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def told(row: Identity) -> str:
-    """What an arrow says: `λ=1`; `×½` and `+c` if it is so up to a factor and a constant."""
-    text = row.when
-    for name, sign in SIGNS.items():
+    """What an arrow says: `λ=1`; `×0.5` and `+c` if it is so up to a factor and a constant."""
+    text = _replaced(row.when, GREEK | SHORT)
+    if not row.holds:
+        return text
+    return f"{text}{'' if row.factor == 1 else f' ×{row.factor:.2g}'}{' +c' if row.constant else ''}"
+
+
+def _replaced(text: str, signs: Mapping[str, str]) -> str:
+    for name, sign in signs.items():
         text = text.replace(name, sign)
-    factor = "" if row.factor == 1 else f" ×{'½' if row.factor == 0.5 else f'{row.factor:.2g}'}"
-    return f"{text}{factor}{' +c' if row.constant else ''}"
+    return text
 
 
 def middle(name: str) -> Point:
@@ -184,7 +190,7 @@ def _towards(point: Point, other: Point, length: float) -> Point:
 def _legend(axes: "Axes", alone: Sequence[str]) -> None:
     """Below the boxes: what the two arrows mean, and the losses that have none."""
     for y, colour, dashes, text in (
-        (0.42, INK, "-", "becomes, with these parameters (×, +c: up to a factor, a constant)"),
+        (0.42, INK, "-", "becomes, with these parameters (+c: up to a constant)"),
         (0.27, WRONG, (0, (3, 1.6)), "is said to become, and does not ✗"),
     ):
         axes.annotate(
@@ -199,7 +205,7 @@ def _legend(axes: "Axes", alone: Sequence[str]) -> None:
 def _caption(table: Sequence[Identity], wrong: Sequence[Identity]) -> str:
     """What was verified, and why each wrong arrow is."""
     holds = sum(row.holds for row in table)
-    reasons = "; ".join(f"✗{n} ({row.claim}) {row.why}" for n, row in enumerate(wrong, 1))
+    reasons = "; ".join(f"✗{n} ({row.claim}) {_replaced(row.why, GREEK)}" for n, row in enumerate(wrong, 1))
     return (
         "Which loss becomes which. λ weighs the entropy part (lam), k is the exponent of focal Tversky. Verified while "
         f"it was drawn: {holds} identities hold, in value and gradient, and {len(table) - holds} do not. "

@@ -48,8 +48,10 @@ WAYS: dict[tuple[str, str, bool], Way] = {
     ("symmetric-unified-focal", "hybrid-focal", False): Way(shift=0.22),
     ("focal-tversky", "tversky", True): Way(shift=-0.22),
     ("focal-tversky", "tversky", False): Way(shift=0.16),
+    ("combo", "cross-entropy", True): Way(shift=-0.06),
+    ("combo", "dice", True): Way(shift=-0.06),
     ("symmetric-focal", "cross-entropy", False): Way(lane=0.08),
     ("tversky", "dice", True): Way(lane=3.42),
-    ("symmetric-unified-focal", "combo", True): Way(shift=0.09, lane=1.24, at=0.62),
-    ("symmetric-unified-focal", "dice-focal", False): Way(shift=0.09, lane=2.27, at=0.75),
+    ("symmetric-unified-focal", "combo", True): Way(shift=0.09, lane=1.28, at=0.62),
+    ("symmetric-unified-focal", "dice-focal", False): Way(shift=0.09, lane=2.22, at=0.74),
 }

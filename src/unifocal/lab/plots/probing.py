@@ -16,7 +16,7 @@ from unifocal.lab.choices import LossChoice
 from unifocal.lab.errors import LabError
 
 VOXELS = 1000
-P_T = np.linspace(0.005, 0.995, 199)  # where figures look
+P_T = 1 / (1 + np.exp(-np.linspace(-14, 14, 281)))  # where figures look: closest where powers and logarithms turn
 Numbers = NDArray[np.float64]
 
 
