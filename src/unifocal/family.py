@@ -198,7 +198,7 @@ _NOT_SO = (
     ),
     *(
         Identity(
-            "symmetric-unified-focal", "lam=2/3, delta=1/2", "dice-focal", {"lam": 2 / 3, "delta": 0.5, "gamma": gamma},
+            "symmetric-unified-focal", "any gamma", "dice-focal", {"lam": 2 / 3, "delta": 0.5, "gamma": gamma},
             {"gamma": 2}, factor=1 / 3, holds=False, claim="v2, discussion",
             why="one gamma cannot be 2 in the entropy part and 0 in the region part",
             follows=gamma != 0.5,

@@ -63,7 +63,14 @@ def test_the_table_lets_no_looseness_in():
 def test_what_a_row_says_is_what_it_computes(identity):
     """Each `name=number` of `when` is the parameter, and each that it does not name is of no distinction."""
     sides = identity.becomes | identity.given
-    plain = {"delta": 0.62, "gamma": (0.35, 1.3, 1.7), "lam": 0.3, "exponent": 1.3, "alpha": 0.62, "beta": 1.9}
+    plain: dict[str, float | tuple[float, ...]] = {
+        "delta": 0.62,
+        "gamma": (0.35, 1.3, 1.7),
+        "lam": 0.3,
+        "exponent": 1.3,
+        "alpha": 0.62,
+        "beta": 1.9,
+    }
     plain |= {"dice_weight": 0.4, "focal_weight": 1.3}
     said = dict(part.split("=") for part in re.split(", ", identity.when) if "=" in part)
     for name, value in said.items():

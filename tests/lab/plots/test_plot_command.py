@@ -28,6 +28,7 @@ def test_a_figure_is_written_and_its_caption_printed(tmp_path, capsys, arguments
     assert run("plot", *arguments, "--out", out) == 0
     printed = capsys.readouterr().out
     assert f"figure: {out}" in printed and all(word in " ".join(printed.split()) for word in words)
+    assert out.read_bytes().startswith({".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}[out.suffix.lower()])
     assert out.stat().st_size > 5000 and [path.name for path in out.parent.iterdir()] == [out.name]
 
 

@@ -24,7 +24,7 @@ ROWS = 1 + max(row for _, row in PLACES.values())
 HEIGHT = BOTTOM + STEP[1] * (ROWS - 1) + BOX[1] / 2 + 0.24
 COLUMNS = ("entropy", "both", "region")
 GREEK = {"lam": "λ", "gamma": "γ", "delta": "δ", "alpha": "α", "beta": "β"}
-SHORT = {"exponent": "k", "1/2": "½", "2/3": "⅔"}
+SHORT = {"exponent": "k", "1/2": "½"}
 CHANNELS = (2, 4)  # of the images on which every row is verified
 Point = tuple[float, float]
 
