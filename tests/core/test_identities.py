@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,13 @@ def test_identity_does_not_hold(identity, channels):
     "change", [{"constant": 1e-4}, {"factor": 1.01}, {"holds": False}, {"becomes": {"gamma": 0.1}}]
 )
 def test_a_row_that_says_something_else_does_not_stand(change):
-    row = {"one": "focal", "when": "gamma=0", "other": "focal", "given": {"gamma": 0}, "becomes": {"gamma": 0}}
+    row: dict[str, Any] = {
+        "one": "focal",
+        "when": "gamma=0",
+        "other": "focal",
+        "given": {"gamma": 0},
+        "becomes": {"gamma": 0},
+    }
     z, y = volume(2, (5, 4))
     assert Identity(**row).stands(z, y) and not Identity(**(row | change)).stands(z, y)
 

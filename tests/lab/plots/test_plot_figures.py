@@ -1,9 +1,11 @@
 """The figures: nothing hides anything, the lines are the numbers, and the picture of the family cannot lie."""
 
 import gc
+import re
 import weakref
 from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +119,12 @@ def test_every_row_is_drawn_or_follows_or_is_a_mistake_of_nobody(tree):
     assert said.count("✗") == len(wrong) + 1  # and the legend's
     assert all(family._replaced(row.why, family.GREEK) in tree.caption for row in wrong)
     assert "by themselves: jaccard, cosine-tversky, adaptive-focal" in said
+
+
+def test_the_docs_give_a_reason_for_each_mark(tree):
+    text = (Path(__file__).parents[3] / "docs/figures.md").read_text(encoding="utf-8")
+    in_docs = re.findall(r"^\| (✗\d) \| .* \| (v2, [^|]+) \| ", text, re.M)
+    assert in_docs and in_docs == re.findall(r"(✗\d) \((v2, [^)]+)\)", tree.caption)
 
 
 def test_everything_has_its_place():
