@@ -440,6 +440,9 @@ INLINE Lanes<double>::V log1p_unit(Lanes<double>::V u) {
 #if UNIFOCAL_BYTES == 64
 INLINE Lanes<float>::V root(Lanes<float>::V x) { return (Lanes<float>::V)_mm512_sqrt_ps((__m512)x); }
 INLINE Lanes<double>::V root(Lanes<double>::V x) { return (Lanes<double>::V)_mm512_sqrt_pd((__m512d)x); }
+#elif UNIFOCAL_BYTES == 32
+INLINE Lanes<float>::V root(Lanes<float>::V x) { return (Lanes<float>::V)_mm256_sqrt_ps((__m256)x); }
+INLINE Lanes<double>::V root(Lanes<double>::V x) { return (Lanes<double>::V)_mm256_sqrt_pd((__m256d)x); }
 #else
 template <class V>
 INLINE V root(V x) {
@@ -769,10 +772,12 @@ int64_t scratch_bytes(const Call& c) {
     return ((tiles + sums + constants) * (is_double(c) ? 8 : 4) + rows + 1024) / 64 * 64;
 }
 
-// x^exponent for an exponent of 0, 1 or 2
+// x^exponent for an exponent of 0, 1 or 2, or, if `rooted`, of 1/2
 template <class F>
-INLINE typename Lanes<F>::V simple_power(typename Lanes<F>::V x, typename Lanes<F>::V exponent) {
-    return exponent == (F)0 ? all<F>(1) : exponent == (F)1 ? x : x * x;
+INLINE typename Lanes<F>::V simple_power(typename Lanes<F>::V x, typename Lanes<F>::V exponent, bool rooted) {
+    const typename Lanes<F>::V y = exponent == (F)0 ? all<F>(1) : exponent == (F)1 ? x : x * x;
+    if (!rooted) return y;
+    return exponent == (F)0.5 ? root(x) : y;
 }
 
 template <class F>
@@ -796,7 +801,7 @@ struct Tile {
     V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
     double* totals;    // the same of this block, lane by lane
     F *gamma, *rest_gamma, *a[LABELLED];  // K each; `a` is the upstream gradient
-    bool focused, simple;  // is any gamma of this image other than 0; are all of them 0, 1 or 2?
+    bool focused, simple, rooted;  // is any gamma of this image other than 0; are all of them 0, 1/2, 1 or 2; is any 1/2?
 
     Tile(const Call& call, int64_t image, char* scratch) : c(call), n(image), size(tile_of(call)) {
         const int64_t k = c.channels;
@@ -822,11 +827,13 @@ struct Tile {
         rest_gamma = constants + k;
         focused = false;
         simple = true;
+        rooted = false;
         for (int64_t i = 0; i < k; ++i) {
             gamma[i] = (F)number(c.gamma, n, i);
             rest_gamma[i] = (F)number(c.rest_gamma, n, i);
             focused |= wants(CE) && gamma[i] != 0;
             simple &= is_simple(gamma[i]) && (!wants(REST) || is_simple(rest_gamma[i]));
+            rooted |= gamma[i] == (F)0.5 || rest_gamma[i] == (F)0.5;
         }
         for (int s = 0; s < LABELLED; ++s) {
             a[s] = constants + (2 + s) * k;
@@ -839,7 +846,7 @@ struct Tile {
 
     F* step(int i) const { return steps + i * size; }  // one of a few numbers that are kept for each voxel
 
-    static bool is_simple(F exponent) { return exponent == 0 || exponent == 1 || exponent == 2; }
+    static bool is_simple(F exponent) { return exponent == 0 || exponent == (F)0.5 || exponent == 1 || exponent == 2; }
 
     bool wants(Sum s) const { return c.wanted[s] >= 0; }
     bool entropy() const { return wants(CE) || wants(REST); }
@@ -1059,7 +1066,7 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
     if (!focused) return;
     if (t.simple) {
         for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
+            store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v), t.rooted));
         return;
     }
     for (int64_t v = 0; v < padded; v += L::N)
@@ -1131,7 +1138,10 @@ void forward_many(Tile<F>& t, int64_t padded) {
         if (t.masked) w = load(t.weight + v);
         if (entropy) {
             ce = smaller(log_total<F>(others, total, z, top) + (top - z), all(L::HUGE_LOG)) * w;
-            if (t.focused) ce *= t.simple ? simple_power<F>(q, pick(t.gamma, 1, own)) : pow_<F>(q, pick(t.gamma, 1, own));
+            if (t.focused) {
+                const V gamma = pick(t.gamma, 1, own);
+                ce *= t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma);
+            }
         }
         scale *= w;
         const V tp = e * scale, fn = q * w;
@@ -1235,7 +1245,7 @@ void backward_many(Tile<F>& t, int64_t padded) {
         V slope = pick(t.a[CE], 1, own) * w;
         if (t.focused) {
             const V gamma = pick(t.gamma, 1, own), log_p = log_total<F>(others, total, z, top) + (top - z);
-            const V focus = t.simple ? simple_power<F>(q, gamma) : pow_<F>(q, gamma);
+            const V focus = t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma);
             slope *= focused_slope<F>(gamma, focus, e * scale, q, log_p);
         }
         mean = (mean + e * (hit - base)) * scale;
@@ -1507,16 +1517,19 @@ INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes
     return smaller(soft + larger(against, (typename Lanes<F>::V){}), all(Lanes<F>::HUGE_LOG));
 }
 
-enum Focus { EVEN, LINEAR, SQUARE, ANY };  // exponents of 0, 1 and 2; or any, then the power has a step of its own
+// Exponents of 0, 1/2, 1, 2; different ones of these; or any, and a step of its own.
+enum Focus { EVEN, HALF, LINEAR, SQUARE, SIMPLE, ANY };
 
 template <class F>
 INLINE Focus focus_of(F exponent) {
-    return exponent == 0 ? EVEN : exponent == 1 ? LINEAR : exponent == 2 ? SQUARE : ANY;
+    return exponent == 0 ? EVEN : exponent == (F)0.5 ? HALF : exponent == 1 ? LINEAR : exponent == 2 ? SQUARE : ANY;
 }
+
+INLINE bool takes_probabilities(Focus focus) { return focus != EVEN && focus != ANY; }
 
 template <class F>
 INLINE typename Lanes<F>::V focused(Focus focus, typename Lanes<F>::V x, const F* power) {
-    return focus == SQUARE ? x * x : focus == LINEAR ? x : load(power);
+    return focus == SQUARE ? x * x : focus == LINEAR ? x : focus == HALF ? root(x) : load(power);
 }
 
 // Labels of 0 or 1: s is the logit towards the label, so that 1 / (1 + e^-s) is the probability of what is right.
@@ -1553,6 +1566,7 @@ INLINE Focus binary_steps(const Channel<F, PAIR>& c, int64_t padded, bool entrop
     c.find_sides(padded, entropy);
     const bool alike = c.gamma == c.rest_gamma;
     if (alike && focus_of(c.gamma) != ANY) return focus_of(c.gamma);
+    if (c.t.is_simple(c.gamma) && c.t.is_simple(c.rest_gamma)) return SIMPLE;
     const Power<F> inside(c.gamma), outside(c.rest_gamma);
     for (int64_t v = 0; v < padded; v += L::N) {
         const Margin<F> y(c, v);
@@ -1560,6 +1574,13 @@ INLINE Focus binary_steps(const Channel<F, PAIR>& c, int64_t padded, bool entrop
         store(c.t.step(POWER) + v, power.of(larger(-y.against, (V){}), load(c.t.step(SOFT) + v)));
     }
     return ANY;
+}
+
+// The power of what is wrong.
+template <class F, bool PAIR>
+INLINE typename Lanes<F>::V raised(const Channel<F, PAIR>& c, Focus focus, const Margin<F>& y, int64_t v) {
+    if (focus != SIMPLE) return focused(focus, y.wrong, c.t.step(POWER) + v);
+    return simple_power<F>(y.wrong, y.own ? all(c.gamma) : all(c.rest_gamma), c.t.rooted);
 }
 
 template <class F, bool PAIR>
@@ -1573,14 +1594,14 @@ void forward_binary(Tile<F>& t, int64_t padded) {
         V right[2] = {}, wrong[2] = {}, ce[2] = {}, labelled[2] = {};  // outside and inside
         for (int64_t v = 0; v < padded; v += L::N) {
             Margin<F> y(c, v);
-            if (region || focus == LINEAR || focus == SQUARE) y.find_sides(t, v);
+            if (region || takes_probabilities(focus)) y.find_sides(t, v);
             V w = all<F>(1), term;
             if (masked) w = load(t.weight + v);
             labelled[0] += y.own ? (V){} : w;
             labelled[1] += y.own ? w : (V){};
             if (entropy) {
                 term = entropy_of<F>(load(t.step(SOFT) + v), y.against);
-                if (focus != EVEN) term *= focused(focus, y.wrong, t.step(POWER) + v);
+                if (focus != EVEN) term *= raised(c, focus, y, v);
                 if (masked) term *= w;
                 ce[0] += y.own ? (V){} : term;
                 ce[1] += y.own ? term : (V){};
@@ -1621,7 +1642,7 @@ void backward_binary(Tile<F>& t, int64_t padded) {
             V slope = y.wrong;
             if (focus != EVEN) {
                 slope += (y.own ? gamma : rest_gamma) * y.right * entropy_of<F>(load(t.step(SOFT) + v), y.against);
-                slope *= focused(focus, y.wrong, t.step(POWER) + v);
+                slope *= raised(c, focus, y, v);
             }
             V gradient = -(y.own ? ce : rest) * slope;
             if (region) gradient += (y.own ? inner : outer) * y.right * y.wrong;
@@ -1689,7 +1710,7 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
         const Channel<F, PAIR> c(t, i);
         soft_steps(c, padded, entropy);
         const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
-        const bool probabilities = region || focus == LINEAR || focus == SQUARE || rest_focus == LINEAR || rest_focus == SQUARE;
+        const bool probabilities = region || takes_probabilities(focus) || takes_probabilities(rest_focus);
         V sums[SUMS] = {}, of_first[SUMS] = {}, count = {};
         for (int64_t v = 0; v < padded; v += L::N) {
             Sides<F> y(c, v);
@@ -1823,7 +1844,7 @@ INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
     const V gamma = all(t.gamma[k]);
     for (int64_t v = 0; v < padded; v += L::N) {
         const V q = SoftChannel<F>(t, v, k).q;
-        store(t.step(FOCUS) + v, t.simple ? simple_power<F>(q, gamma) : pow_<F>(q, gamma));
+        store(t.step(FOCUS) + v, t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma));
     }
 }
 
