@@ -40,7 +40,7 @@ def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> 
     seen: object = None
     try:
         while (study := read_study(folder)).is_under_way or _goes_on(folder):
-            now = [(run.state, run.epoch) for run in study.runs]
+            now = [(run.state, run.epoch) for run in (*study.runs, *study.trials)]
             spent = 0.0
             if now != seen:
                 started = time.monotonic()
@@ -93,6 +93,7 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
         Section("results", "Results", whole) if whole else None,
         None if quick else pictures(study, blocks, track),
         training.sweeping(study),
+        training.searching(study),
         training.training(study, blocks),
         data.data(study),
         None if quick else methods.completeness(study, blocks),

@@ -1,0 +1,172 @@
+"""What came of a search, in words: a few lines for the screen, and `search.md`."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unifocal.lab.report.numbers import counted, p_equals, span, value
+from unifocal.lab.report.summary import command_of
+from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
+from unifocal.lab.storage import write_text
+from unifocal.lab.tuning.judgement import TUNED, Gain, Judgement, Settled, Winner
+from unifocal.lab.tuning.space import Range
+from unifocal.lab.tuning.trials import METRIC
+
+HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
+SEEDS = 3  # of the comparison that would confirm it
+NESTED = (
+    "On each fold the validation cases alone chose; the test cases, which chose nothing, show what it bought. In "
+    "brackets the same loss at its defaults."
+)
+
+
+def rows(judgement: Judgement) -> list[tuple[str, str, str, str]]:
+    """A row for each winner, below `HEADINGS`."""
+    return [_row(winner) for winner in judgement.winners]
+
+
+def _row(winner: Winner) -> tuple[str, str, str, str]:
+    trial, default = winner.trial, winner.default
+    loss = trial.tried.loss if trial.tried else ""
+    return (
+        str(trial.spot.fold),
+        f"{loss} (its defaults)" if winner.is_default else loss,
+        f"{value(trial.score, METRIC)} ({value(default.score, METRIC)})",
+        f"{value(trial.test_score, METRIC)} ({value(default.test_score, METRIC)})",
+    )
+
+
+def lines(judgement: Judgement, out: Path) -> list[str]:
+    """The outcome, its uncertainty, and the command that would confirm it."""
+    several = len(judgement.gains) > 1
+    return [
+        _wins(judgement),
+        f"recommended: {judgement.loss.label}",
+        *(f"  {_settled(parameter)}" for parameter in judgement.settled),
+        *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in judgement.gains),
+        *dict.fromkeys(conclusion(gain, judgement, several) for gain in judgement.gains),
+        *confirmation(judgement, out),
+    ]
+
+
+def _wins(judgement: Judgement) -> str:
+    folds = len(judgement.experiment.splits)
+    names = [candidate.name for candidate in judgement.space.candidates]
+    wins = sorted(((judgement.wins.get(name, 0), name) for name in names), key=lambda won: -won[0])
+    missing = folds - len(judgement.winners)
+    known = f"; {counted(missing, 'fold')} without a result" if missing else ""
+    return f"folds won, of {folds}: {', '.join(f'{name} {number}' for number, name in wins)}{known}"
+
+
+def _settled(parameter: Settled) -> str:
+    return f"{parameter.name} = {_plain(parameter.value)}: {_scatter(parameter)}; searched {parameter.domain}"
+
+
+def _scatter(parameter: Settled) -> str:
+    values = parameter.values
+    if len(values) == 1:
+        return "one fold chose it, so its scatter is not known"
+    if not isinstance(parameter.domain, Range):
+        return f"chosen on the folds: {', '.join(map(_plain, values))}"
+    return f"{counted(len(values), 'winner')} from {_plain(min(values))} to {_plain(max(values))}"
+
+
+def _plain(something: Any) -> str:
+    return f"{something:.3g}" if isinstance(something, float) else str(something)
+
+
+def _gain(gain: Gain) -> str:
+    sign = "+" if gain.difference > 0 else ""
+    return (
+        f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults on {counted(gain.units, gain.unit_name)} that "
+        f"chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
+        f"{_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
+    )
+
+
+def _p(p: float) -> str:
+    return "no test" if math.isnan(p) else p_equals(p)
+
+
+def conclusion(gain: Gain, judgement: Judgement, several: bool) -> str:
+    """What the gain warrants, in a sentence."""
+    where = f" in {gain.target}" if several else ""
+    if all(winner.is_default for winner in judgement.winners):
+        return "The search found nothing better than the defaults on the validation cases of any fold."
+    if gain.verdict == LOSSES_DIFFER and gain.better == TUNED:
+        return f"Tuning paid{where}: the gain holds for new cases and for new trainings."
+    if gain.verdict in (LOSSES_DIFFER, NETWORKS_DIFFER) and gain.better != TUNED:
+        return f"Tuning did harm{where}: what won on the validation cases is worse than the defaults on the test cases."
+    if gain.verdict == NETWORKS_DIFFER:
+        return (
+            f"These tuned networks are better on new cases{where}, but the folds do not show that new trainings with "
+            "these losses would be."
+        )
+    return f"The gain is not distinguishable from zero{where}: by these data the defaults are as good a choice."
+
+
+def confirmation(judgement: Judgement, out: Path) -> Iterator[str]:
+    """The comparison on other folds, from other seeds, that would show whether the recommended loss is better."""
+    bases = judgement.space.bases
+    if len(bases) == 1 and judgement.loss == bases[0]:
+        yield "There is nothing to confirm: the loss at its defaults is what was recommended."
+        return
+    settings, seed = judgement.plan.settings, judgement.plan.seed
+    losses = tuple(dict.fromkeys((judgement.loss.label, *(base.label for base in bases))))
+    by_label = {loss.label: loss for loss in (judgement.loss, *bases)}
+    changes = {
+        "losses": tuple(by_label[label] for label in losses),
+        "seeds": tuple(range(seed + 1, seed + 1 + SEEDS)),
+        "split_seed": settings.split_seed + 1,
+        "shard": None,
+    }
+    place = out.with_name(f"{out.name}-confirmed")
+    command = command_of(settings.model_copy(update=changes), [judgement.experiment.dataset.root], place)
+    yield f"to confirm it on other folds, from other seeds: {command}"
+    yield "These folds hold the same cases, on which the loss was chosen; cases that are new altogether prove more."
+
+
+def record_of(judgement: Judgement, out: Path) -> dict[str, Any]:
+    """The outcome for programs, as JSON takes it: `search.json`."""
+    return {
+        "search": judgement.plan.id,
+        "space": str(judgement.space),
+        "wins": judgement.wins,
+        "recommended": judgement.loss.label,
+        "parameters": {p.name: {"value": p.value, "winners": list(p.values)} for p in judgement.settled},
+        "gains": [
+            {name: None if value != value else value for name, value in asdict(gain).items()}
+            for gain in judgement.gains
+        ],
+        "told": [line.strip() for line in lines(judgement, out)],
+    }
+
+
+def write_words(judgement: Judgement, out: Path, importances: dict[str, float]) -> None:
+    """Write `search.md`."""
+    plan = judgement.plan
+    count = len(judgement.trials) // len(judgement.experiment.splits)
+    states = Counter(trial.state for trial in judgement.trials)
+    sections = [
+        f"# Search on {judgement.experiment.dataset.name}",
+        f"`{plan.space}`, {counted(count, 'trial')} on each of {counted(len(judgement.experiment.splits), 'fold')}: "
+        + ", ".join(f"{number} {state}" for state, number in states.items())
+        + ". `search.csv` has every trial.",
+        "\n".join([_markdown(HEADINGS), "|---|---|---:|---:|", *map(_markdown, rows(judgement))]),
+        NESTED,
+        "\n".join(f"- {line.strip()}" for line in lines(judgement, out)),
+    ]
+    if importances:
+        told = ", ".join(f"{name} {share:.2f}" for name, share in importances.items())
+        sections.append(
+            f"Importance of the parameters of {judgement.recommended.name}, mean over folds (PED-ANOVA, what sets the "
+            f"best trials apart; rough with so few): {told}."
+        )
+    write_text(out / "search.md", "\n\n".join(sections) + "\n")
+
+
+def _markdown(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
