@@ -118,7 +118,7 @@ def open_experiment(folder: Path) -> Experiment:
 
 
 def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None:
-    """Write down what `read_run` reads, unless it stands there already; `name` is the folder's, if not the run's own."""
+    """Write down what `read_run` reads, unless it stands there already; `name` is the folder's, if not the run's."""
     record = {
         "loss": run.loss.label,
         "network": run.network.label,

@@ -51,11 +51,13 @@ def _write(folder, space, name, tried, fold, trial, split, rule):
     record = {"candidate": name, "values": tried, "loss": loss, "number": trial}
     (folder / "trial.json").write_text(json.dumps(record))
     (folder / "result.json").write_text(json.dumps({"status": "finished"}))
+    key = {"dataset": "made up", "network": "unet", "loss": loss, "fold": fold, "seed": 0}
+    key |= {"class": "lesion", "metric": "DSC"}
     for part, numbers in (("validation", split.validation), ("cases", split.test)):
         rows = [
             {
-                **{"dataset": "made up", "network": "unet", "loss": loss, "fold": fold, "seed": 0},
-                **{"case": f"case {n}", "class": "lesion", "metric": "DSC"},
+                **key,
+                "case": f"case {n}",
                 "value": float(np.clip(rule(fold, trial, name, tried, n), 0, 1)),
             }
             for n in numbers

@@ -84,7 +84,7 @@ def test_what_lags_behind_is_cut_short_but_not_at_once(tmp_path):
     assert [curve(study, trial, poor if trial == 1 else rising) for trial in range(5)] == [9] * 5  # the first are whole
     assert curve(study, 5, poor) == 4  # after a third of the epochs
     assert curve(study, 6, rising) == 9
-    assert curve(study, 7, [0.99] + poor[1:]) == 9  # its best counts: it need not rise all the time
+    assert curve(study, 7, [0.99, *poor[1:]]) == 9  # its best counts: it need not rise all the time
 
 
 def test_a_trial_taken_up_again_is_judged_as_before(tmp_path):

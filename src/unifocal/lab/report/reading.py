@@ -1,7 +1,8 @@
 """The files of a comparison as one object: a `Study` holds all that a report tells, and nothing else is read.
 
 Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `tuning.csv`, `search.csv` and
-`search.json`, and of each planned run its history, result and tables. Where the folders of the runs have not come along, `results.csv` and `lesions.csv` stand in.
+`search.json`, and of each planned run its history, result and tables. Where the folders of the runs have not come
+along, `results.csv` and `lesions.csv` stand in.
 """
 
 from collections.abc import Mapping

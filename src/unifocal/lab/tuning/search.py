@@ -88,7 +88,8 @@ def _check(dataset: Dataset, settings: Settings, space: Space, trials: int) -> N
             raise LabError(f"expected one {name} to search with; got {len(values)}. Each trial is one training.")
     if settings.division == "whole":
         raise LabError(
-            "expected folds, of which each tests what was chosen without it; --division whole tests nothing. Leave it out."
+            "expected folds, of which each tests what was chosen without it; --division whole tests nothing. "
+            "Leave it out."
         )
     least = len(space.candidates) + 1
     if trials < least:

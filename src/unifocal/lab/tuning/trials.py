@@ -216,5 +216,6 @@ def _in_short(folder: Path) -> str:
         case "pruned":
             return f"pruned after {read_json(folder / 'result.json')['epochs']} epochs"
         case "repeated":
-            return f"as in trial {read_json(folder / 'result.json')['trial']}, validation {METRIC} {validation(folder):.3f}"
+            number = read_json(folder / "result.json")["trial"]
+            return f"as in trial {number}, validation {METRIC} {validation(folder):.3f}"
     return f"validation {METRIC} {validation(folder):.3f}"

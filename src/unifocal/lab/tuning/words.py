@@ -81,8 +81,8 @@ def _plain(something: Any) -> str:
 def _gain(gain: Gain) -> str:
     sign = "+" if gain.difference > 0 else ""
     return (
-        f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults on {counted(gain.units, gain.unit_name)} that "
-        f"chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
+        f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults on {counted(gain.units, gain.unit_name)} "
+        f"that chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
         f"{_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
     )
 

@@ -163,8 +163,9 @@ def searching(study: Study) -> Section | None:
         "Search for a loss",
         parts(
             Text(
-                f"{counted(len(table), 'trial')} on {counted(table['fold'].nunique(), 'fold')} ({states}). On each fold "
-                "the validation cases alone chose; the losses compared above are those of the search at their defaults."
+                f"{counted(len(table), 'trial')} on {counted(table['fold'].nunique(), 'fold')} ({states}). On each "
+                "fold the validation cases alone chose; the losses compared above are those of the search at their "
+                "defaults."
             ),
             Bullets(study.told) if study.told else None,
             landscape(table, METRIC, "search"),

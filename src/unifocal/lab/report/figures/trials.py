@@ -39,9 +39,9 @@ def landscape(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
             name,
             f"{metric} of the trials of {candidate} on validation cases, less that of its defaults, by "
             f"{', '.join(tried)}.",
-            f"Trials of {candidate}: {metric} on the validation cases less that of the defaults on the same fold, by the "
-            "value of each parameter. Trials cut short are left out. The winners of the folds are filled; that they lie "
-            "high is how they were chosen.",
+            f"Trials of {candidate}: {metric} on the validation cases less that of the defaults on the same fold, by "
+            "the value of each parameter. Trials cut short are left out. The winners of the folds are filled; that "
+            "they lie high is how they were chosen.",
         )
 
 
