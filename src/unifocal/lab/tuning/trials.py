@@ -20,7 +20,7 @@ from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
 from unifocal.lab.storage import read_json, write_json
 from unifocal.lab.training.execute import is_finished
-from unifocal.lab.training.history import read_history, unmoved
+from unifocal.lab.training.history import Judge, read_history, unmoved
 from unifocal.lab.tuning.space import Space, parse_space
 
 if TYPE_CHECKING:
@@ -144,9 +144,12 @@ def run_trial(out: str, name: str) -> Record:
     if read_end(folder) in (None, "finished"):
         experiment = replace(open_experiment(home), prepared=plan.prepared)
         write_run(experiment, plan.run(spot.fold, LossChoice.parse(tried.loss)), name)
-        may_end = plan.prune and tried.number is not None and plan.settings.devices == 1
+        # The defaults run to their end, and so does what several devices share: their processes have one judge each.
+        judge: Judge = unmoved
+        if plan.prune and tried.number is not None and plan.settings.devices == 1 and not is_finished(folder):
+            judge = study.judge(tried.number)
         try:
-            record = run_cell(out, name, study.judge(tried.number) if may_end else unmoved)
+            record = run_cell(out, name, judge)
         except Pruned:
             write_json(
                 folder / "result.json", {"status": "pruned", "epochs": len(read_history(folder / "history.csv"))}

@@ -82,8 +82,8 @@ def _gain(gain: Gain) -> str:
     sign = "+" if gain.difference > 0 else ""
     return (
         f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults on {counted(gain.units, gain.unit_name)} "
-        f"that chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
-        f"{_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
+        f"that chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over "
+        f"{gain.unit_name}s, {_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
     )
 
 
