@@ -42,7 +42,7 @@ def test_nothing_there_and_nothing_found_is_right_and_anything_found_wrong():
 
 
 def test_the_history_has_it_for_every_epoch_and_it_is_that_of_the_network(tmp_path):
-    """One case to validate on, whole and of the size that the network sees: the same as its DSC after the last epoch."""
+    """One case to validate on, whole and as large as the network sees it: the same as its DSC after the last epoch."""
     settings = make_tiny("dice", epochs=3, keep="last", size=40, validation=0.05, learning_rate=0.05)
     data = read_data(tmp_path / "data")
     done = compare([data], settings, tmp_path / "out")
