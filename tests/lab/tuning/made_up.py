@@ -11,12 +11,12 @@ import pandas as pd
 from unifocal.lab.data.cases import Case, Dataset, Facts
 from unifocal.lab.division import Split
 from unifocal.lab.experiment import Experiment
-from unifocal.lab.results import write_table
 from unifocal.lab.settings import make_settings
 from unifocal.lab.tuning.space import Space, parse_space
 from unifocal.lab.tuning.trials import Plan, Spot
 
 CASES, FOLDS = 60, 5
+AGAIN = 10  # is added to the number of a trial where it is trained again
 Rule = Callable[[int, int, str, Any, int], float]  # (fold, trial, loss, values, case) to DSC
 
 
@@ -37,6 +37,8 @@ def made_up(out: Path, text: str, values: list[list[dict[str, Any]]], rule: Rule
     for fold, split in enumerate(splits):
         for trial, (name, tried) in enumerate(_all(space, values[fold])):
             _write(out / "runs" / Spot(plan.id, fold, trial).name, space, name, tried, fold, trial, split, rule)
+            again = plan.run(fold, space.named(name).loss(tried), seed=1)
+            _write(out / "runs" / again.name, space, name, tried, fold, AGAIN + trial, split, rule)
     return experiment, plan
 
 
@@ -62,4 +64,4 @@ def _write(folder, space, name, tried, fold, trial, split, rule):
             }
             for n in numbers
         ]
-        write_table(folder / f"{part}.csv", pd.DataFrame(rows))
+        pd.DataFrame(rows).to_csv(folder / f"{part}.csv", index=False)

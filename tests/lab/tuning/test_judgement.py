@@ -4,8 +4,9 @@ import json
 import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
-from made_up import CASES, FOLDS, made_up
+from made_up import AGAIN, CASES, FOLDS, made_up
 
 from unifocal.lab.errors import LabError
 from unifocal.lab.tuning.judgement import judge, settle, table_of
@@ -19,8 +20,8 @@ DELTAS = [0.3, 0.4, 0.5, 0.8]
 def noise(seed):
     """Cases of their own difficulty, trials with luck in each case and in each fold, and no better than each other."""
     draws = np.random.default_rng(seed)
-    case, luck = draws.normal(0.6, 0.12, CASES), draws.normal(0, 0.05, (FOLDS, 9, CASES))
-    training = draws.normal(0, 0.02, (FOLDS, 9))
+    case, luck = draws.normal(0.6, 0.12, CASES), draws.normal(0, 0.05, (FOLDS, 20, CASES))
+    training = draws.normal(0, 0.02, (FOLDS, 20))
     return lambda fold, trial, name, values, n: case[n] + luck[fold, trial, n] + training[fold, trial]
 
 
@@ -43,26 +44,25 @@ def told(judgement):
     return conclusion(gain, judgement, several=False)
 
 
-def test_a_search_among_equals_gains_nothing_though_its_winners_seem_to(tmp_path):
-    """On the validation cases, which chose, the winners always seem better; on the test cases they are not."""
-    claims, gains, seeming = 0, [], []
-    for seed in range(40):
-        judgement = judged(tmp_path / str(seed), noise(seed))
-        claims += "not distinguishable" not in told(judgement) and "nothing better" not in told(judgement)
+def test_a_search_among_equals_gains_nothing_though_its_winners_seem_to(out):
+    """The winners always seem better, by the cases that chose and by the luck that they had in training.
+
+    They are compared by neither: trained again, on cases that chose nothing, they are no better.
+    """
+    gains, seeming, said = [], [], []
+    for seed in range(12):
+        judgement = judged(out / str(seed), noise(seed))
         gains.append(judgement.gains[0].difference)
         seeming += [winner.trial.score - winner.default.score for winner in judgement.winners]
+        said.append(told(judgement))
     assert np.mean(seeming) > 0.02
     assert abs(np.mean(gains)) < 3 * np.std(gains) / np.sqrt(len(gains))
-    assert claims <= 12  # the test over cases knows nothing of the luck of training (docs/statistics.md), and says so
+    assert sum(text.startswith(("Tuning paid", "Tuning did harm")) for text in said) <= 1
+    assert sum("not distinguishable" in text or "nothing better" in text for text in said) >= 8
 
 
-def test_tuning_pays_is_said_rarely_among_equals_and_surely_where_it_does(tmp_path):
-    paid = [told(judged(tmp_path / f"null {seed}", noise(seed))).startswith("Tuning paid") for seed in range(40)]
-    assert sum(paid) <= 2
-    paid = [
-        told(judged(tmp_path / f"gain {seed}", with_gain(seed, 0.2))).startswith("Tuning paid") for seed in range(8)
-    ]
-    assert all(paid)
+def test_a_gain_that_is_there_is_found(out):
+    assert all(told(judged(out / str(seed), with_gain(seed, 0.2))).startswith("Tuning paid") for seed in range(4))
 
 
 def test_the_planted_optimum_is_recommended_with_its_scatter(tmp_path):
@@ -75,21 +75,21 @@ def test_the_planted_optimum_is_recommended_with_its_scatter(tmp_path):
     assert gain.difference == pytest.approx(gain.tuned - gain.default)
 
 
-def test_test_cases_choose_nothing(tmp_path):
+def test_test_cases_choose_nothing(out):
     """With other scores on the test cases, the same trials win and the same loss is recommended."""
     plain = noise(3)
 
     def turned(fold, trial, name, values, n):
         return plain(fold, trial, name, values, n) if n % FOLDS != fold else 0.5 - 0.1 * trial
 
-    honest, other = judged(tmp_path / "a", plain), judged(tmp_path / "b", turned)
+    honest, other = judged(out / "a", plain), judged(out / "b", turned)
     assert [w.trial.spot.trial for w in honest.winners] == [w.trial.spot.trial for w in other.winners]
     assert honest.loss == other.loss
 
 
 def test_the_loss_that_wins_most_folds(tmp_path):
     def rule(fold, trial, name, values, n):
-        return 0.7 if name == "dice" and fold < 2 else 0.6 if trial == 2 else 0.5
+        return 0.7 if name == "dice" and fold < 2 else 0.6 if trial % AGAIN == 2 else 0.5
 
     judgement = judged(tmp_path, rule, "tversky:delta=0.2..0.9,dice")
     assert judgement.wins == {"tversky": 3, "dice": 2}
@@ -113,7 +113,8 @@ def test_a_search_that_ends_at_the_defaults(tmp_path):
 
 def test_what_overfits_the_validation_cases_is_said_to_do_harm(tmp_path):
     def rule(fold, trial, name, values, n):
-        return 0.5 + 0.01 * np.sin(7 * n + trial) + (0.1 * trial if n % FOLDS != fold else -0.1 * trial)
+        size = (trial % AGAIN) / 10
+        return 0.5 + 0.01 * np.sin(7 * n + trial) + (size if n % FOLDS != fold else -size)
 
     assert told(judged(tmp_path, rule)).startswith("Tuning did harm")
 
@@ -134,6 +135,8 @@ def test_the_table_shows_no_test_scores_but_those_of_winners_and_their_defaults(
     table = table_of(judgement)
     assert len(table) == FOLDS * (1 + len(DELTAS))
     assert (table["test"].notna() == (table["chosen"] | table["is_default"])).all()
+    scores = pd.read_csv(judgement.winners[0].again.folder / "cases.csv")["value"]
+    assert table[table["chosen"]]["test"].iloc[0] == pytest.approx(scores.mean())
     assert table.groupby("fold")["chosen"].sum().eq(1).all()
     assert list(table["delta"][:5]) == [0.7, *DELTAS]
     best = table.loc[table.groupby("fold")["validation"].idxmax()]

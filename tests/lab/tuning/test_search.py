@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from tiny import make_tiny, read_data, write_data
 
 from unifocal.lab import cli
+from unifocal.lab.cells import run_cell
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid.status import read_status
 from unifocal.lab.progress import Watcher
@@ -22,7 +22,7 @@ from unifocal.lab.tuning import study
 from unifocal.lab.tuning.search import search
 from unifocal.lab.tuning.space import parse_space
 
-SPACE = "tversky:delta=0.2..0.9,dice"
+SPACE, TRIALS = "tversky:delta=0.2..0.9,dice", 4
 FILES = ("run.json", "trial.json", "history.csv", "cases.csv", "validation.csv")
 
 
@@ -49,13 +49,20 @@ def run(*arguments):
     return 0
 
 
+def searched(*arguments):
+    """The judgement of a search without failures."""
+    found = search(*arguments)
+    assert not found.failures
+    assert found.judgement is not None
+    return found.judgement
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     log = Log()
     dataset = read_data(folder / "data")
-    found = search(dataset, make_tiny(), parse_space(SPACE), 5, folder / "out", log)
-    return folder, dataset, found, log
+    return folder, dataset, searched(dataset, make_tiny(), parse_space(SPACE), TRIALS, folder / "out", log), log
 
 
 def contents(out):
@@ -73,14 +80,17 @@ def contents(out):
 
 
 def test_every_trial_is_there_and_the_defaults_come_first(done):
-    folder, _, found, log = done
+    folder, _, _, log = done
     table = pd.read_csv(folder / "out/search.csv")
-    assert len(table) == 10 and not found.failures
+    assert len(table) == 2 * TRIALS
     for _, fold in table.groupby("fold"):
-        assert list(fold["loss"][:2]) == ["tversky", "dice"] and list(fold["is_default"]) == [True] * 2 + [False] * 3
+        assert list(fold["loss"][:2]) == ["tversky", "dice"] and list(fold["is_default"]) == [True] * 2 + [False] * (
+            TRIALS - 2
+        )
         assert fold["chosen"].sum() == 1
     assert set(table["state"]) <= {"finished", "repeated"}
-    assert len(log.ended) == 10 and all("validation DSC" in result for _, result in log.ended)
+    of_trials = [result for name, result in log.ended if "trial" in name]
+    assert len(of_trials) == 2 * TRIALS and all("validation DSC" in result for result in of_trials)
     for row in table[table["state"] == "finished"].itertuples():
         [place] = folder.glob(f"out/runs/search-*-fold{row.fold}-trial{row.trial:03d}")
         assert json.loads((place / "run.json").read_text())["loss"] == row.loss
@@ -89,28 +99,28 @@ def test_every_trial_is_there_and_the_defaults_come_first(done):
 
 
 def test_a_second_start_repeats_nothing_and_more_trials_go_on(done, tmp_path):
-    folder, dataset, found, _ = done
+    folder, dataset, judgement, _ = done
     out = shutil.copytree(folder / "out", tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     log = Log()
-    again = search(dataset, make_tiny(), parse_space(SPACE), 5, out, log)
-    assert log.epochs == 0 and again.judgement.loss == found.judgement.loss
+    again = searched(dataset, make_tiny(), parse_space(SPACE), TRIALS, out, log)
+    assert log.epochs == 0 and again.loss == judgement.loss and again.gains == judgement.gains
     assert before == {path: path.stat().st_mtime_ns for path in before}
     journal = next(out.glob("search/*.journal"))
     known = journal.read_bytes()
-    search(dataset, make_tiny(), parse_space(SPACE), 6, out, log)
-    assert len(log.ended) == 2
-    assert len(pd.read_csv(out / "search.csv")) == 12
+    search(dataset, make_tiny(), parse_space(SPACE), TRIALS + 1, out, log)
+    assert len([name for name, _ in log.ended if "trial" in name]) == 2
+    assert len(pd.read_csv(out / "search.csv")) == 2 * TRIALS + 2
     assert journal.read_bytes().startswith(known)  # what was told is not told again
 
 
 def test_interrupted_anywhere_it_ends_as_if_it_never_was(done, tmp_path):
     folder, dataset, _, _ = done
-    for after in (1, 4, 7, 2):
+    for after in (1, 4, 5):
         with pytest.raises(KeyboardInterrupt):
-            search(dataset, make_tiny(), parse_space(SPACE), 5, tmp_path / "out", Log(after))
+            search(dataset, make_tiny(), parse_space(SPACE), TRIALS, tmp_path / "out", Log(after))
         study._storage.cache_clear()
-    search(dataset, make_tiny(), parse_space(SPACE), 5, tmp_path / "out")
+    search(dataset, make_tiny(), parse_space(SPACE), TRIALS, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(folder / "out")
     assert (tmp_path / "out/search.csv").read_bytes() == (folder / "out/search.csv").read_bytes()
 
@@ -122,9 +132,8 @@ def test_trials_that_lag_behind_are_cut_short_keep_their_history_and_are_no_fail
     dataset, out, log = read_data(tmp_path / "data"), tmp_path / "out", Log()
     space = parse_space("dice-ce:ce_weight=0:dice_weight=0.00001/10")
     settings = make_tiny(epochs=6, learning_rate=0.02, augment=False)
-    found = search(dataset, settings, space, 6, out, log)
-    assert found.judgement.loss.label == "dice-ce:ce_weight=0:dice_weight=10"
-    assert not found.failures
+    judgement = searched(dataset, settings, space, 5, out, log)
+    assert judgement.loss.label == "dice-ce:ce_weight=0:dice_weight=10"
     table = pd.read_csv(out / "search.csv")
     pruned = table[table["state"] == "pruned"]
     assert len(pruned) and set(pruned["dice_weight"]) == {0.00001} and not pruned["is_default"].any()
@@ -138,7 +147,7 @@ def test_trials_that_lag_behind_are_cut_short_keep_their_history_and_are_no_fail
     assert states[f"fold {first['fold']}, trial {first['trial']}, {first['loss']}"] == "pruned"
     # A second start leaves them as they are.
     again = Log()
-    search(dataset, settings, space, 6, out, again)
+    search(dataset, settings, space, 5, out, again)
     assert again.epochs == 0
 
 
@@ -158,38 +167,30 @@ def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, capsy
         "--out",
         out,
     ]
-    from unifocal.lab.tuning import trials
-
-    real = trials.run_cell
 
     def failing(out, name, judge):
         if name.endswith("fold1-trial001"):
             return {"name": name, "status": "failed", "reason": "out of luck", "seconds": 0.0}
-        return real(out, name, judge)
+        return run_cell(out, name, judge)
 
-    monkeypatch.setattr(trials, "run_cell", failing)
+    monkeypatch.setattr("unifocal.lab.tuning.trials.run_cell", failing)
     assert run(*arguments) == 1
     printed = capsys.readouterr().out
     assert "failed: fold 1, trial 1: tversky:delta=" in printed and "out of luck" in printed
     tried = json.loads(next(out.glob("runs/*fold1-trial001/trial.json")).read_text())
-    monkeypatch.setattr(trials, "run_cell", real)
+    monkeypatch.setattr("unifocal.lab.tuning.trials.run_cell", run_cell)
     assert run(*arguments) == 0
     assert json.loads(next(out.glob("runs/*fold1-trial001/trial.json")).read_text()) == tried
     printed = capsys.readouterr().out
-    assert "recommended: tversky" in printed and "untouched" not in printed
-    # The line that it ends in is one that works.
-    [line] = [line for line in printed.splitlines() if line.startswith("to confirm")] or [""]
-    if line:
-        words = shlex.split(line.partition(": ")[2])[1:]
-        assert run("plan", *words[1:], "--seeds", "1") == 0
+    assert "recommended: tversky" in printed
 
 
 def test_the_report_shows_the_search_and_compares_the_defaults(done):
-    folder, _, found, _ = done
+    folder, _, judgement, _ = done
     page = write_report(folder / "out").read_text()
-    assert "Search for a loss" in page and f"recommended: {found.judgement.loss.label}" in page
+    assert "Search for a loss" in page and f"recommended: {judgement.loss.label}" in page
     table = pd.read_csv(folder / "out/report/tables/search.csv")
-    assert len(table) == 10
+    assert len(table) == 2 * TRIALS
     runs = pd.read_csv(folder / "out/report/tables/runs.csv")
     assert set(runs["loss"]) == {"tversky", "dice"} and len(runs) == 4
 
@@ -204,8 +205,8 @@ def test_the_report_shows_the_search_and_compares_the_defaults(done):
         ({}, "tversky:delta=0.5..1", 5, "must lie in"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(done, tmp_path, changes, space, trials, says):
-    _, dataset, _, _ = done
+def test_what_cannot_be_is_refused_before_anything_starts(tmp_path, changes, space, trials, says):
+    dataset = read_data(tmp_path / "data")
     with pytest.raises(LabError, match=says):
         search(dataset, make_tiny(**changes), parse_space(space), trials, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -220,9 +221,9 @@ def test_what_cannot_be_is_refused_before_anything_starts(done, tmp_path, change
         ([], "neither --search"),
     ],
 )
-def test_commands_that_cannot_be(done, tmp_path, capsys, options, says):
-    folder, *_ = done
-    assert run("tune", folder / "data", *options, "--out", tmp_path / "out") == 2
+def test_commands_that_cannot_be(tmp_path, capsys, options, says):
+    data = write_data(tmp_path / "data")
+    assert run("tune", data, *options, "--out", tmp_path / "out") == 2
     assert says in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "out").exists()
 
 
@@ -234,7 +235,7 @@ def test_kill_9_with_workers_and_going_on(tmp_path):
     command += ["--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while len(list(out.glob("runs/*/result.json"))) < 3 and time.monotonic() < end and first.poll() is None:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)

@@ -74,7 +74,7 @@ class Study:
         sweep: `tuning.csv`, where `tune` has swept; empty elsewhere.
         search: `search.csv`, where `tune` has searched; empty elsewhere.
         told: what came of the search, in sentences.
-        trials: of a search, but for the losses at their defaults, which are runs like any other.
+        trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
     """
 
@@ -110,7 +110,7 @@ class Study:
     @property
     def is_under_way(self) -> bool:
         """Has a run begun that has not ended?"""
-        return any(run.state == "running" for run in (*self.runs, *self.trials))
+        return "running" in {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
 
 
 def read_study(folder: Path) -> Study:
@@ -126,7 +126,7 @@ def read_study(folder: Path) -> Study:
     by_place = {place: name for name, place in record["datasets"].items()}
     runs, cases, lesions, trials = [], [], [], []
     for entry, status in zip(record["runs"], statuses, strict=True):
-        if entry["loss"] is None:
+        if entry.get("part") in ("trial", "again"):
             trials.append(status)
             continue
         place = folder / entry["folder"] / "runs" / entry["name"]

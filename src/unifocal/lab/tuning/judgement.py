@@ -1,8 +1,10 @@
 """What came of a search: who won on each fold, what that bought on cases that chose nothing, which loss to recommend.
 
-The search is nested. On each fold the validation cases alone choose the winner, and only then is it looked at on the
-fold's test cases, beside the same loss at its defaults. So the difference is an honest estimate of what such a search
-buys; that of the recommended loss, which is made of all winners, is known only when it has been tried on other folds.
+The search is nested. On each fold the validation cases alone choose the winner; then it is trained again, from another
+seed, and so is the same loss at its defaults, and these two are compared on the fold's test cases. Trained again,
+because the best of many trainings owes a part of its score to luck, on any cases. So the difference is an honest
+estimate of what the losses that such a search finds are worth; that of the recommended one, which is made of all
+winners, is known only when it has been tried on other folds.
 """
 
 import math
@@ -22,6 +24,7 @@ from unifocal.lab.claims import owner_of
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.results import join_tables, read_table
+from unifocal.lab.runs import Run
 from unifocal.lab.statistics.pairwise import pairwise
 from unifocal.lab.statistics.retraining import over_folds
 from unifocal.lab.statistics.table import make_scores
@@ -29,7 +32,7 @@ from unifocal.lab.statistics.verdict import verdicts
 from unifocal.lab.storage import read_json
 from unifocal.lab.training.history import read_history
 from unifocal.lab.tuning.space import DIGITS, Candidate, Domain, Range, Space
-from unifocal.lab.tuning.trials import METRIC, Plan, Spot, Tried, read_end, source, validation
+from unifocal.lab.tuning.trials import METRIC, Plan, Spot, Tried, read_end, validation
 
 TUNED, DEFAULT = "tuned", "default"
 
@@ -51,16 +54,6 @@ class Trial:
     epochs: int
     score: float
 
-    @property
-    def test(self) -> pd.DataFrame:
-        """The metrics of the test cases."""
-        return read_table(source(self.folder) / "cases.csv")
-
-    @property
-    def test_score(self) -> float:
-        table = self.test
-        return float(table.loc[table["metric"] == METRIC, "value"].mean())
-
 
 def read_trial(home: Path, spot: Spot) -> Trial:
     folder = home / "runs" / spot.name
@@ -71,20 +64,48 @@ def read_trial(home: Path, spot: Spot) -> Trial:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A loss trained again on a fold."""
+
+    run: Run
+    folder: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return read_end(self.folder) == "finished"
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """The metrics of the test cases."""
+        return read_table(self.folder / "cases.csv")
+
+    @property
+    def score(self) -> float:
+        """Of the test cases; NaN where it is not finished."""
+        return float(self.test.loc[self.test["metric"] == METRIC, "value"].mean()) if self.is_finished else math.nan
+
+
+@dataclass(frozen=True)
 class Winner:
-    """The best trial of a fold by its validation cases, beside the same loss at its defaults."""
+    """The best trial of a fold by its validation cases, and the same loss at its defaults; both trained again."""
 
     trial: Trial
     default: Trial
+    again: Again
+    default_again: Again
 
     @property
     def is_default(self) -> bool:
-        return self.trial == self.default
+        return self.again.run == self.default_again.run
+
+    @property
+    def is_tested(self) -> bool:
+        return self.again.is_finished and self.default_again.is_finished
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Winners less the same losses at their defaults, of one class, on the test cases of all folds, paired."""
+    """Winners less the same losses at their defaults, both trained again: one class, the test cases of all folds."""
 
     target: str
     folds: int
@@ -166,8 +187,14 @@ class Judgement:
 
     @cached_property
     def gains(self) -> tuple[Gain, ...]:
-        """Of each class but the background."""
-        return tuple(self._gain(target) for target in self.experiment.dataset.classes[1:])
+        """Of each class but the background; none where no winner is trained again."""
+        targets = self.experiment.dataset.classes[1:] if self.tested else ()
+        return tuple(self._gain(target) for target in targets)
+
+    @cached_property
+    def tested(self) -> tuple[Winner, ...]:
+        """The winners that are trained again, and their defaults with them."""
+        return tuple(winner for winner in self.winners if winner.is_tested)
 
     def _best_of(self, candidate: Candidate) -> list[float]:
         """The best validation score of a loss on each fold that has one."""
@@ -179,9 +206,9 @@ class Judgement:
 
     def _gain(self, target: str) -> Gain:
         tables = [
-            trial.test.assign(loss=name)
-            for winner in self.winners
-            for name, trial in ((TUNED, winner.trial), (DEFAULT, winner.default))
+            again.test.assign(loss=name)
+            for winner in self.tested
+            for name, again in ((TUNED, winner.again), (DEFAULT, winner.default_again))
         ]
         groups = {c.id: group for c, group in zip(self.experiment.dataset.cases, self.experiment.groups, strict=True)}
         scores = make_scores(join_tables(tables), METRIC, target, groups=groups)
@@ -190,7 +217,7 @@ class Judgement:
         means = np.nanmean(scores.case_means, axis=1)
         return Gain(
             target=target,
-            folds=len(self.winners),
+            folds=len(self.tested),
             tuned=float(means[0]),
             default=float(means[1]),
             **{name: float(row[name]) for name in ("difference", "low", "high")},
@@ -217,7 +244,7 @@ def judge(experiment: Experiment, plan: Plan, trials: int) -> Judgement:
         best = max(done, key=lambda trial: trial.score)  # the first of equals
         candidates = [candidate.name for candidate in plan.space.candidates]
         default = candidates.index(_name(best))
-        winners += [Winner(best, trial) for trial in done if trial.spot.trial == default]
+        winners += [_winner(experiment, plan, best, trial) for trial in done if trial.spot.trial == default]
     if not winners:
         failure = next((t.folder / "failure.json" for t in found if t.state == "failed"), None)
         why = f" The first failure: {read_json(failure)['reason']}" if failure else ""
@@ -225,9 +252,19 @@ def judge(experiment: Experiment, plan: Plan, trials: int) -> Judgement:
     return Judgement(experiment, plan, tuple(found), tuple(winners))
 
 
+def _winner(experiment: Experiment, plan: Plan, trial: Trial, default: Trial) -> Winner:
+    def again(of: Trial) -> Again:
+        assert of.tried is not None
+        run = plan.run(of.spot.fold, LossChoice.parse(of.tried.loss), plan.seed + 1)
+        return Again(run, experiment.run_folder(run.name))
+
+    return Winner(trial, default, again(trial), again(default))
+
+
 def table_of(judgement: Judgement) -> pd.DataFrame:
-    """One row for each trial; test scores of the winners and of the defaults beside them, and of no others."""
-    shown = {trial.spot: trial for w in judgement.winners for trial in (w.trial, w.default)}
+    """One row for each trial; test scores of winners and the defaults beside them, trained again, and of no others."""
+    shown = {w.default.spot: w.default_again for w in judgement.winners}
+    shown |= {w.trial.spot: w.again for w in judgement.winners}
     chosen = {winner.trial.spot for winner in judgement.winners}
     names = sorted({name for candidate in judgement.space.candidates for name in candidate.free})
     rows = []
@@ -247,7 +284,7 @@ def table_of(judgement: Judgement) -> pd.DataFrame:
                 "epochs": trial.epochs,
                 "validation": trial.score,
                 "chosen": trial.spot in chosen,
-                "test": trial.test_score if trial.spot in shown else math.nan,
+                "test": shown[trial.spot].score if trial.spot in shown else math.nan,
             }
         )
     return pd.DataFrame(rows)

@@ -3,7 +3,8 @@
 check     the space against the losses and the data, before anything starts
 plan      a folder for each trial of each fold
 run       the grid: every trial asks its fold's study what to try, trains, and tells it how well it did
-judge     winners, gain, recommendation, from the folders of the trials alone
+again     what won on each fold, and the same loss at its defaults, trained from another seed
+judge     winners, gain, recommendation, from the folders of all these alone
 """
 
 import statistics
@@ -12,17 +13,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from unifocal.lab.cells import run_cell
 from unifocal.lab.comparison import check_losses, plan_all
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.selection import select
 from unifocal.lab.errors import LabError
-from unifocal.lab.experiment import Experiment
-from unifocal.lab.grid import Cell, run_grid
+from unifocal.lab.experiment import Experiment, write_run
+from unifocal.lab.grid import Cell, Execute, run_grid
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import write_table
 from unifocal.lab.settings import Settings
-from unifocal.lab.storage import lock, write_json
-from unifocal.lab.tuning.judgement import Judgement, judge, table_of
+from unifocal.lab.storage import lock, read_json, write_json
+from unifocal.lab.tuning.judgement import Judgement, Winner, judge, table_of
 from unifocal.lab.tuning.space import Space
 from unifocal.lab.tuning.trials import FOLDER, Plan, Spot, run_trial
 from unifocal.lab.tuning.words import record_of, write_words
@@ -67,19 +69,27 @@ def search(
         plan = Plan.of(experiment, settings, space, prune)
         with lock(out, watcher.stage):
             cells = _plan_trials(experiment, plan, trials)
-        with closing(run_grid(cells, settings, watcher, run_trial)) as records:
-            titles = {cell.name: cell.title for cell in cells}
-            failures = tuple(
-                (titles[record["name"]], str(record["reason"])) for record in records if record["status"] != "finished"
-            )
+        failures = _run(cells, settings, watcher, run_trial)
         if settings.shard is not None:
             return Search(None, failures)
+        winners = judge(experiment, plan, trials).winners
+        watcher.stage("what won on each fold, and its defaults, once more from another seed")
+        with lock(out, watcher.stage):
+            cells = _plan_again(experiment, plan, winners)
+        failures += _run(cells, settings, watcher, run_cell)
         judgement = judge(experiment, plan, trials)
         with lock(out, watcher.stage):
             write_table(out / "search.csv", table_of(judgement))
             write_json(out / "search.json", record_of(judgement, out))
             write_words(judgement, out, importances(judgement))
     return Search(judgement, failures)
+
+
+def _run(cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute) -> tuple[tuple[str, str], ...]:
+    """Title and reason of each cell that failed."""
+    titles = {cell.name: cell.title for cell in cells}
+    with closing(run_grid(cells, settings, watcher, execute)) as records:
+        return tuple((titles[r["name"]], str(r["reason"])) for r in records if r["status"] != "finished")
 
 
 def _check(dataset: Dataset, settings: Settings, space: Space, trials: int) -> None:
@@ -121,12 +131,30 @@ def _plan_trials(experiment: Experiment, plan: Plan, trials: int) -> list[Cell]:
                 "loss": bases[spot.trial].label if spot.trial < len(bases) else None,  # it is chosen later
                 "fold": spot.fold,
                 "seed": plan.seed,
+                "part": "default" if spot.trial < len(bases) else "trial",
             }
             for spot in spots
         ],
     }
     write_json(out / "experiment.json", record)
     return [Cell(str(out), spot.name, spot.title, plan.settings.epochs) for spot in spots]
+
+
+def _plan_again(experiment: Experiment, plan: Plan, winners: Sequence[Winner]) -> list[Cell]:
+    """Add the trainings of winners and defaults from another seed to what is planned."""
+    out = experiment.folder
+    runs = {again.run.name: again.run for w in winners for again in (w.again, w.default_again)}
+    record, cells = read_json(out / "experiment.json"), []
+    for run in runs.values():
+        write_run(experiment, run)
+        cell = Cell(str(out), run.name, f"fold {run.fold}, again, {run.loss.label}", plan.settings.epochs)
+        cells.append(cell)
+        record["runs"].append(
+            {"name": cell.name, "title": cell.title, "folder": ".", "epochs": cell.epochs, "part": "again"}
+            | {"network": run.network.label, "loss": run.loss.label, "fold": run.fold, "seed": run.seed}
+        )
+    write_json(out / "experiment.json", record)
+    return cells
 
 
 def importances(judgement: Judgement) -> dict[str, float]:

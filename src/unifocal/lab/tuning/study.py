@@ -75,7 +75,8 @@ class FoldStudy:
         """A trial that nobody asked for: a loss at its defaults, how well it did in the end and after each epoch."""
         if any(known.user_attrs.get(TRIAL) == trial for known in self._trials()):
             return
-        distributions, params = {}, {}
+        distributions: dict[str, BaseDistribution] = {}
+        params: dict[str, Any] = {}
         if len(self.space.candidates) > 1:
             distributions[LOSS] = CategoricalDistribution([each.name for each in self.space.candidates])
             params[LOSS] = candidate.name

@@ -57,9 +57,11 @@ class Plan:
         [seed] = self.settings.seeds
         return seed
 
-    def run(self, fold: int, loss: LossChoice) -> Run:
+    def run(self, fold: int, loss: LossChoice, seed: int | None = None) -> Run:
+        """The training of a loss on a fold, from the search's seed or another."""
         [network] = self.settings.networks
-        return Run(loss, network, fold, self.seed, self.settings, self.data, self.splits[fold])
+        seed = self.seed if seed is None else seed
+        return Run(loss, network, fold, seed, self.settings, self.data, self.splits[fold])
 
     def write(self, out: Path) -> None:
         record = {"space": str(self.space), "prune": self.prune, "settings": self.settings.model_dump(mode="json")}

@@ -18,8 +18,8 @@ from unifocal.lab.tuning.trials import METRIC
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
 SEEDS = 3  # of the comparison that would confirm it
 NESTED = (
-    "On each fold the validation cases alone chose; the test cases, which chose nothing, show what it bought. In "
-    "brackets the same loss at its defaults."
+    "On each fold the validation cases alone chose. The test scores are those of the chosen loss trained again from "
+    "another seed, as the best of many trainings was lucky, too. In brackets the same loss at its defaults."
 )
 
 
@@ -35,7 +35,7 @@ def _row(winner: Winner) -> tuple[str, str, str, str]:
         str(trial.spot.fold),
         f"{loss} (its defaults)" if winner.is_default else loss,
         f"{value(trial.score, METRIC)} ({value(default.score, METRIC)})",
-        f"{value(trial.test_score, METRIC)} ({value(default.test_score, METRIC)})",
+        f"{value(winner.again.score, METRIC)} ({value(winner.default_again.score, METRIC)})",
     )
 
 
@@ -48,6 +48,11 @@ def lines(judgement: Judgement, out: Path) -> list[str]:
         *(f"  {_settled(parameter)}" for parameter in judgement.settled),
         *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in judgement.gains),
         *dict.fromkeys(conclusion(gain, judgement, several) for gain in judgement.gains),
+        *(
+            []
+            if judgement.gains
+            else ["What it gained is not known: no winner could be trained again beside its defaults."]
+        ),
         *confirmation(judgement, out),
     ]
 
@@ -79,11 +84,11 @@ def _plain(something: Any) -> str:
 
 
 def _gain(gain: Gain) -> str:
-    sign = "+" if gain.difference > 0 else ""
+    sign, units = "+" if gain.difference > 0 else "", counted(gain.units, gain.unit_name)
     return (
-        f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults on {counted(gain.units, gain.unit_name)} "
-        f"that chose nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over "
-        f"{gain.unit_name}s, {_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
+        f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults, both trained again, on {units} that chose "
+        f"nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
+        f"{_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
     )
 
 

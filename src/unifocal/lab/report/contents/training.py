@@ -176,7 +176,7 @@ def searching(study: Study) -> Section | None:
                 rows,
                 table,
                 texts=[1],
-                notes=["The test cases chose nothing: their numbers are an honest report."],
+                notes=["The test cases chose nothing; on them the chosen loss is trained again, from another seed."],
             ),
         ),
     )
