@@ -50,10 +50,11 @@ def tune(
 ) -> None:
     """Tune a loss: sweep its parameters one after the other, or search losses and parameters freely.
 
-    A sweep fixes each parameter at its best before the next; `--protocol generalised-focal/tuning` is the papers'. A
-    search (`--search`) is one by Optuna on each fold, and ends in a recommendation, what it gained, and the command
-    that would confirm it. What is best is judged by the cases that choose the epochs, never by those tested on. The
-    same command again continues what was interrupted; a search goes on further with more --trials.
+    A sweep fixes each parameter at its best before the next. `--protocol generalised-focal/tuning` is the papers'.
+    A search is one by Optuna on each fold, whose first trials are the losses at their defaults.
+    It ends in a recommendation, what it gained on cases that chose nothing, and the line that would confirm it.
+    What is best is judged by the cases that choose the epochs, never by those tested on.
+    The same command again continues what was interrupted; with more --trials a search goes on further.
     """
     from rich.console import Console
 
