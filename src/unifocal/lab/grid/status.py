@@ -77,10 +77,11 @@ def duration(seconds: float) -> str:
 
 def _title(run: dict[str, Any], out: Path) -> str:
     """Of a trial of a search with the loss that it tries, once that is known."""
-    if "loss" not in run or run["loss"] is not None:
+    if run.get("part") not in ("default", "trial"):
         return str(run["title"])
     try:
-        return f"{run['title']}, {read_json(out / run['folder'] / 'runs' / run['name'] / 'trial.json')['loss']}"
+        tried = read_json(out / run["folder"] / "runs" / run["name"] / "trial.json")
+        return f"{run['title']}, {tried['loss']}"
     except (FileNotFoundError, LabError):
         return str(run["title"])
 
