@@ -22,7 +22,7 @@ from unifocal.lab.tuning import study
 from unifocal.lab.tuning.search import search
 from unifocal.lab.tuning.space import parse_space
 
-SPACE, TRIALS = "tversky:delta=0.2..0.9,dice", 4
+SPACE, TRIALS = "tversky:delta=0.2..0.9,dice", 3
 FILES = ("run.json", "trial.json", "history.csv", "cases.csv", "validation.csv")
 
 
@@ -116,7 +116,7 @@ def test_a_second_start_repeats_nothing_and_more_trials_go_on(done, tmp_path):
 
 def test_interrupted_anywhere_it_ends_as_if_it_never_was(done, tmp_path):
     folder, dataset, _, _ = done
-    for after in (1, 4, 5):
+    for after in (1, 4, 3):
         with pytest.raises(KeyboardInterrupt):
             search(dataset, make_tiny(), parse_space(SPACE), TRIALS, tmp_path / "out", Log(after))
         study._storage.cache_clear()

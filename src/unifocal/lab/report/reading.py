@@ -73,7 +73,7 @@ class Study:
         lesions: every lesion of the test cases for each finished run.
         sweep: `tuning.csv`, where `tune` has swept; empty elsewhere.
         search: `search.csv`, where `tune` has searched; empty elsewhere.
-        told: what came of the search, in sentences.
+        outcome: `search.json`, what came of the search; empty elsewhere.
         trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
     """
@@ -86,7 +86,7 @@ class Study:
     lesions: pd.DataFrame
     sweep: pd.DataFrame
     search: pd.DataFrame
-    told: tuple[str, ...]
+    outcome: Mapping[str, Any]
     trials: tuple[RunStatus, ...]
     seconds_left: float | None
 
@@ -162,7 +162,7 @@ def read_study(folder: Path) -> Study:
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
         _texts(folder / "tuning.csv", "parameter", "value", "loss"),
         _texts(folder / "search.csv", "loss", "state"),
-        tuple(read_json(folder / "search.json")["told"]) if (folder / "search.json").is_file() else (),
+        read_json(folder / "search.json") if (folder / "search.json").is_file() else {},
         tuple(trials),
         total_remaining(statuses),
     )

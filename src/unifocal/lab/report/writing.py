@@ -88,12 +88,12 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
     found = parts(
         overview.answers(study, blocks),
         overview.cautions(study, blocks),
+        training.searching(study),
         methods.completeness(study, blocks) if quick else None,
         overview.together(blocks),
         Section("results", "Results", whole) if whole else None,
         None if quick else pictures(study, blocks, track),
         training.sweeping(study),
-        training.searching(study),
         training.training(study, blocks),
         data.data(study),
         None if quick else methods.completeness(study, blocks),

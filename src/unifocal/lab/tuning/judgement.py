@@ -105,7 +105,12 @@ class Winner:
 
 @dataclass(frozen=True)
 class Gain:
-    """Winners less the same losses at their defaults, both trained again: one class, the test cases of all folds."""
+    """Winners less the same losses at their defaults, both trained again: one class, the test cases of all folds.
+
+    Attributes:
+        low, high: 95 % interval of the difference over cases: these networks on new cases.
+        low_folds, high_folds: over folds: new trainings.
+    """
 
     target: str
     folds: int
@@ -114,6 +119,8 @@ class Gain:
     difference: float
     low: float
     high: float
+    low_folds: float
+    high_folds: float
     units: int
     unit_name: str
     p_cases: float
@@ -213,7 +220,7 @@ class Judgement:
         groups = {c.id: group for c, group in zip(self.experiment.dataset.cases, self.experiment.groups, strict=True)}
         scores = make_scores(join_tables(tables), METRIC, target, groups=groups)
         cases, folds = pairwise(scores), over_folds(scores)
-        verdict, row = verdicts(cases, folds).rows.iloc[0], cases.rows.iloc[0]
+        verdict, row, trained = verdicts(cases, folds).rows.iloc[0], cases.rows.iloc[0], folds.rows.iloc[0]
         means = np.nanmean(scores.case_means, axis=1)
         return Gain(
             target=target,
@@ -221,6 +228,8 @@ class Judgement:
             tuned=float(means[0]),
             default=float(means[1]),
             **{name: float(row[name]) for name in ("difference", "low", "high")},
+            low_folds=float(trained["low"]),
+            high_folds=float(trained["high"]),
             units=int(row["units"]),
             unit_name=scores.unit_name,
             **{name: float(verdict[name]) for name in ("p_cases", "p_folds")},

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,9 @@ from unifocal.lab.tuning.trials import METRIC
 
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
 SEEDS = 3  # of the comparison that would confirm it
+CONFIRM = "to confirm it on other folds, from other seeds"
+FRESH = "These folds hold the same cases, on which the loss was chosen; cases that are new altogether prove more."
+UNKNOWN = "What it gained is not known: no winner could be trained again beside its defaults."
 NESTED = (
     "On each fold the validation cases alone chose. The test scores are those of the chosen loss trained again from "
     "another seed, as the best of many trainings was lucky, too. In brackets the same loss at its defaults."
@@ -41,6 +43,14 @@ def _row(winner: Winner) -> tuple[str, str, str, str]:
 
 def lines(judgement: Judgement, out: Path) -> list[str]:
     """The outcome, its uncertainty, and the command that would confirm it."""
+    command = confirmation(judgement, out)
+    if command is None:
+        return [*outcome(judgement), "There is nothing to confirm: what is recommended is the loss at its defaults."]
+    return [*outcome(judgement), f"{CONFIRM}: {command}", FRESH]
+
+
+def outcome(judgement: Judgement) -> list[str]:
+    """The outcome and its uncertainty."""
     several = len(judgement.gains) > 1
     return [
         _wins(judgement),
@@ -48,12 +58,7 @@ def lines(judgement: Judgement, out: Path) -> list[str]:
         *(f"  {_settled(parameter)}" for parameter in judgement.settled),
         *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in judgement.gains),
         *dict.fromkeys(conclusion(gain, judgement, several) for gain in judgement.gains),
-        *(
-            []
-            if judgement.gains
-            else ["What it gained is not known: no winner could be trained again beside its defaults."]
-        ),
-        *confirmation(judgement, out),
+        *([] if judgement.gains else [UNKNOWN]),
     ]
 
 
@@ -87,8 +92,8 @@ def _gain(gain: Gain) -> str:
     sign, units = "+" if gain.difference > 0 else "", counted(gain.units, gain.unit_name)
     return (
         f"{sign}{value(gain.difference, METRIC)} {METRIC} over the defaults, both trained again, on {units} that chose "
-        f"nothing (95 % interval {span(gain.low, gain.high, METRIC)}; {_p(gain.p_cases)} over {gain.unit_name}s, "
-        f"{_p(gain.p_folds)} over {counted(gain.folds, 'fold')})"
+        f"nothing; 95 % interval {span(gain.low, gain.high, METRIC)} over {gain.unit_name}s ({_p(gain.p_cases)}), "
+        f"{span(gain.low_folds, gain.high_folds, METRIC)} over {counted(gain.folds, 'fold')} ({_p(gain.p_folds)})"
     )
 
 
@@ -110,28 +115,27 @@ def conclusion(gain: Gain, judgement: Judgement, several: bool) -> str:
             f"These tuned networks are better on new cases{where}, but the folds do not show that new trainings with "
             "these losses would be."
         )
-    return f"The gain is not distinguishable from zero{where}: by these data the defaults are as good a choice."
+    alone = not gain.low <= 0 <= gain.high
+    few = ", though its interval over cases leaves zero out: a few large differences decide the mean" if alone else ""
+    return f"The gain is not distinguishable from zero{where}{few}. By these data the defaults are as good a choice."
 
 
-def confirmation(judgement: Judgement, out: Path) -> Iterator[str]:
-    """The comparison on other folds, from other seeds, that would show whether the recommended loss is better."""
+def confirmation(judgement: Judgement, out: Path) -> str | None:
+    """The comparison on other folds, from other seeds, that would show whether the recommended loss is better.
+
+    None where it is the only loss of the space, at its defaults.
+    """
     bases = judgement.space.bases
-    if len(bases) == 1 and judgement.loss == bases[0]:
-        yield "There is nothing to confirm: the loss at its defaults is what was recommended."
-        return
+    if bases == (judgement.loss,):
+        return None
     settings, seed = judgement.plan.settings, judgement.plan.seed
-    losses = tuple(dict.fromkeys((judgement.loss.label, *(base.label for base in bases))))
-    by_label = {loss.label: loss for loss in (judgement.loss, *bases)}
     changes = {
-        "losses": tuple(by_label[label] for label in losses),
-        "seeds": tuple(range(seed + 1, seed + 1 + SEEDS)),
+        "losses": tuple({loss.label: loss for loss in (judgement.loss, *bases)}.values()),
+        "seeds": tuple(range(seed + 2, seed + 2 + SEEDS)),  # the next one has trained the winners again
         "split_seed": settings.split_seed + 1,
-        "shard": None,
     }
     place = out.with_name(f"{out.name}-confirmed")
-    command = command_of(settings.model_copy(update=changes), [judgement.experiment.dataset.root], place)
-    yield f"to confirm it on other folds, from other seeds: {command}"
-    yield "These folds hold the same cases, on which the loss was chosen; cases that are new altogether prove more."
+    return command_of(settings.model_copy(update=changes), [judgement.experiment.dataset.root], place)
 
 
 def record_of(judgement: Judgement, out: Path) -> dict[str, Any]:
@@ -140,13 +144,16 @@ def record_of(judgement: Judgement, out: Path) -> dict[str, Any]:
         "search": judgement.plan.id,
         "space": str(judgement.space),
         "wins": judgement.wins,
+        "candidate": judgement.recommended.name,
         "recommended": judgement.loss.label,
         "parameters": {p.name: {"value": p.value, "winners": list(p.values)} for p in judgement.settled},
+        "logarithmic": [p.name for p in judgement.settled if isinstance(p.domain, Range) and p.domain.log],
         "gains": [
             {name: None if value != value else value for name, value in asdict(gain).items()}
             for gain in judgement.gains
         ],
-        "told": [line.strip() for line in lines(judgement, out)],
+        "told": [line.strip() for line in outcome(judgement)],
+        "confirm": confirmation(judgement, out),
     }
 
 

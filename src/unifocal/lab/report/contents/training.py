@@ -12,7 +12,7 @@ from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.numbers import NONE, counted, interval, value
-from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
+from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 
@@ -164,11 +164,14 @@ def searching(study: Study) -> Section | None:
         parts(
             Text(
                 f"{counted(len(table), 'trial')} on {counted(table['fold'].nunique(), 'fold')} ({states}). On each "
-                "fold the validation cases alone chose; the losses compared above are those of the search at their "
-                "defaults."
+                "fold the validation cases alone chose. What the rest of this page compares are the losses of the "
+                "search at their defaults."
             ),
-            Bullets(study.told) if study.told else None,
-            landscape(table, METRIC, "search"),
+            Bullets(tuple(study.outcome["told"])) if study.outcome else None,
+            _confirming(study.outcome.get("confirm")),
+            landscape(table, study.outcome["candidate"], study.outcome["logarithmic"], METRIC, "search")
+            if study.outcome
+            else None,
             make_table(
                 "search",
                 f"Search: the loss chosen on each fold, and its {METRIC}.",
@@ -180,3 +183,8 @@ def searching(study: Study) -> Section | None:
             ),
         ),
     )
+
+
+def _confirming(command: str | None) -> tuple[Part, ...]:
+    told = "What would confirm it on other folds, from other seeds; cases that are new altogether would prove more:"
+    return (Text(told), Code(command)) if command else ()

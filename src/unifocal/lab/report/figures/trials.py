@@ -1,8 +1,8 @@
 """The trials of a search: how much better than the defaults, by the value of each parameter."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from unifocal.lab.report.figures.curves import panels
@@ -11,16 +11,13 @@ from unifocal.lab.report.figures.style import ACCENT, MUTED, RULE, Drawing, fini
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE = 30.0  # ratio of the largest to the smallest value tried from which on an axis is logarithmic
 FIXED = {"fold", "trial", "candidate", "loss", "is_default", "state", "epochs", "validation", "chosen", "test"}
 
 
-def landscape(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
-    """A panel for each parameter of the loss that won most folds, from `search.csv`; None where it has no numbers."""
-    winners = table[table["chosen"]]
-    if winners.empty:
-        return None
-    candidate = winners["candidate"].value_counts().index[0]
+def landscape(
+    table: pd.DataFrame, candidate: str, logarithmic: Collection[str], metric: str, name: str
+) -> Drawing | None:
+    """A panel for each parameter of the recommended loss, from `search.csv`; None where it has no numbers."""
     mine = table[(table["candidate"] == candidate) & table["validation"].notna()]
     numbers = mine[[column for column in mine if column not in FIXED]].select_dtypes("number")
     tried = [column for column in numbers if numbers[column].nunique() > 1]
@@ -32,6 +29,8 @@ def landscape(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
         figure, grid = panels(len(tried), 1.9)
         for axes, parameter in zip(grid, tried, strict=True):
             _panel(axes, mine, parameter, gain)
+            if parameter in logarithmic:
+                axes.set_xscale("log")
         grid[0].set_ylabel(f"{metric} − that of the defaults")
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
@@ -50,6 +49,4 @@ def _panel(axes: "Axes", mine: pd.DataFrame, parameter: str, gain: "pd.Series[fl
     axes.axhline(0, color=RULE, lw=0.8)
     axes.plot(values[~chosen], gain[~chosen], "o", mfc="none", mec=MUTED, ms=3.5, mew=0.8, label="trial")
     axes.plot(values[chosen], gain[chosen], "o", color=ACCENT, ms=5, label="winner of a fold")
-    if np.min(values) > 0 and np.max(values) / np.min(values) > WIDE:
-        axes.set_xscale("log")
     axes.set_xlabel(parameter)
