@@ -300,7 +300,7 @@ def table_of(judgement: Judgement) -> pd.DataFrame:
 
 
 def settle(values: Sequence[Any], domain: Domain) -> Any:
-    """The median, to as many digits as the scatter of the values warrants; of a choice the one chosen most often.
+    """The median, to as many digits as the scatter of the values warrants, one at least; of a choice the commonest.
 
     On a logarithmic scale both are taken of the logarithms.
     """
@@ -312,9 +312,11 @@ def settle(values: Sequence[Any], domain: Domain) -> Any:
     if domain.log:
         middle = math.exp(middle)
         scatter = middle * math.expm1(scatter)
-    if scatter == 0:
+    if scatter == 0 or middle == 0:
         return domain.taken(middle)
-    return domain.keep(round(middle, min(-math.floor(math.log10(scatter)), DIGITS)))
+    first = -math.floor(math.log10(abs(middle)))  # the decimal place of its first digit
+    last = -math.floor(math.log10(scatter))
+    return domain.keep(round(middle, min(max(first, last), first + DIGITS - 1)))
 
 
 def _commonest(values: Sequence[Any]) -> Any:

@@ -30,7 +30,7 @@ def landscape(
         for axes, parameter in zip(grid, tried, strict=True):
             _panel(axes, mine, parameter, gain)
             if parameter in logarithmic:
-                axes.set_xscale("log")
+                _logarithmic(axes)
         grid[0].set_ylabel(f"{metric} − that of the defaults")
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
@@ -50,3 +50,13 @@ def _panel(axes: "Axes", mine: pd.DataFrame, parameter: str, gain: "pd.Series[fl
     axes.plot(values[~chosen], gain[~chosen], "o", mfc="none", mec=MUTED, ms=3.5, mew=0.8, label="trial")
     axes.plot(values[chosen], gain[chosen], "o", color=ACCENT, ms=5, label="winner of a fold")
     axes.set_xlabel(parameter)
+
+
+def _logarithmic(axes: "Axes") -> None:
+    """A logarithmic scale with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
