@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .family import Identity, identities
     from .losses import (
         AdaptiveFocalLoss,
         AsymmetricFocalLoss,
@@ -50,6 +51,7 @@ __all__ = [
     "FocalLoss",
     "FocalTverskyLoss",
     "HybridFocalLoss",
+    "Identity",
     "JaccardLoss",
     "SegmentationLoss",
     "SymmetricFocalLoss",
@@ -60,9 +62,16 @@ __all__ = [
     "available",
     "build",
     "engines",
+    "identities",
 ]
 
-_ELSEWHERE = {"available": ".registry", "build": ".registry", "engines": ".sums.engines"}
+_ELSEWHERE = {
+    "available": ".registry",
+    "build": ".registry",
+    "engines": ".sums.engines",
+    "Identity": ".family",
+    "identities": ".family",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,257 +1,103 @@
-"""The family tree of the losses as a table: which member becomes which other one, and which does not."""
+"""The table of the family (`unifocal.identities`): which member becomes which other one, and which does not."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import re
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import ALL, DEFAULTS_OF_NAME, PARAMETERS, make, value_and_gradient, volume
+from cases import ALL, DEFAULTS_OF_NAME, make, value_and_gradient, volume
 from torch import Tensor
 
 import unifocal
-from unifocal import build
+from unifocal import Identity, build
 
-EXACT = 1e-13  # the same sums in another order of multiplication
-SMOOTHING = 1e-6  # 1e-6 and 1e-7 voxels of smoothing, in a power, against classes of about one voxel
 DIFFERENT = 1e-3  # further apart than anything but another formula explains
-
-Call = Callable[[Tensor, Tensor], Tensor]
-
-
-class Row(NamedTuple):
-    """One line of the table: two losses, or expressions of them."""
-
-    says: str
-    one: Call
-    other: Call
-    within: float
+HOLDS = [identity for identity in unifocal.identities() if identity.holds]
+FAILS = [identity for identity in unifocal.identities() if not identity.holds]
 
 
-def loss(name: str, **parameters) -> Call:
-    return build(name, **parameters)
-
-
-def scaled(factor: float, f: Call, constant: float = 0.0) -> Call:
-    return lambda z, y: factor * f(z, y) + constant
-
-
-D, G, L = 0.62, 0.35, 0.3  # delta, gamma, lam, none of them special
-BOTH = ("symmetric-unified-focal", "unified-focal")
-PARTS = {"symmetric-unified-focal": "symmetric-focal", "unified-focal": "asymmetric-focal"}
-
-HOLDS = [
-    *(
-        Row(f"{u} lam=1 is {PARTS[u]}", loss(u, lam=1, delta=D, gamma=G), loss(PARTS[u], delta=D, gamma=G), EXACT)
-        for u in BOTH
-    ),
-    *(
-        Row(
-            f"{u} lam=0 is {PARTS[u]}-tversky",
-            loss(u, lam=0, delta=D, gamma=G),
-            loss(f"{PARTS[u]}-tversky", delta=D, gamma=G),
-            EXACT,
-        )
-        for u in BOTH
-    ),
-    Row(
-        "asymmetric and symmetric meet at gamma=0",
-        loss("unified-focal", lam=L, delta=D, gamma=0),
-        loss("symmetric-unified-focal", lam=L, delta=D, gamma=0),
-        EXACT,
-    ),
-    Row(
-        "sUF lam=1 delta=1/2 is half of focal",
-        loss("symmetric-unified-focal", lam=1, delta=0.5, gamma=G),
-        scaled(0.5, loss("focal", gamma=G)),
-        EXACT,
-    ),
-    Row(
-        "sUF lam=1 is focal with alpha=delta",
-        loss("symmetric-unified-focal", lam=1, delta=D, gamma=G),
-        loss("focal", gamma=G, alpha=D),
-        EXACT,
-    ),
-    *(
-        Row(
-            f"{u} lam=1 delta=1/2 gamma=0 is half of cross-entropy",
-            loss(u, lam=1, delta=0.5, gamma=0),
-            scaled(0.5, loss("cross-entropy")),
-            EXACT,
-        )
-        for u in BOTH
-    ),
-    Row(
-        "sUF lam=0 gamma=1-g is focal Tversky with exponent g",
-        loss("symmetric-unified-focal", lam=0, delta=D, gamma=1 - 0.7),
-        loss("focal-tversky", delta=D, exponent=0.7),
-        SMOOTHING,
-    ),
-    *(
-        Row(
-            f"{u} lam=0 gamma=0 is Tversky",
-            loss(u, lam=0, delta=D, gamma=0),
-            loss("tversky", delta=D),
-            SMOOTHING,
-        )
-        for u in BOTH
-    ),
-    *(
-        Row(f"{u} lam=0 gamma=0 delta=1/2 is Dice", loss(u, lam=0, delta=0.5, gamma=0), loss("dice"), SMOOTHING)
-        for u in BOTH
-    ),
-    *(
-        Row(
-            f"{u} lam=1/2 delta=1/2 gamma=0 is Combo(1/2, 1/2) plus 1/2",
-            loss(u, lam=0.5, delta=0.5, gamma=0),
-            scaled(1, loss("combo", alpha=0.5, beta=0.5), 0.5),
-            SMOOTHING,
-        )
-        for u in BOTH
-    ),
-    *(
-        Row(
-            f"3 {u} at lam=2/3 delta=1/2 gamma=0 is CE - DSC plus 1, which is Dice + CE",
-            scaled(3, loss(u, lam=2 / 3, delta=0.5, gamma=0)),
-            scaled(1, loss("combo", alpha=None, beta=None), 1.0),
-            3 * SMOOTHING,
-        )
-        for u in BOTH
-    ),
-    *(
-        Row(
-            f"{u} delta=1/2 gamma=0, any lam, is Combo(lam, 1/2) plus 1-lam",
-            loss(u, lam=L, delta=0.5, gamma=0),
-            scaled(1, loss("combo", alpha=L, beta=0.5), 1 - L),
-            SMOOTHING,
-        )
-        for u in BOTH
-    ),
-    Row("Dice + CE is CE - DSC plus 1", loss("dice-ce"), scaled(1, loss("combo", alpha=None, beta=None), 1.0), EXACT),
-    Row(
-        "Tversky delta=b²/(1+b²) is asymmetric similarity",
-        loss("tversky", delta=1.9**2 / (1 + 1.9**2)),
-        loss("asymmetric-similarity", beta=1.9),
-        EXACT,
-    ),
-    Row("asymmetric similarity beta=1 is Dice", loss("asymmetric-similarity", beta=1), loss("dice"), EXACT),
-    Row(
-        "mixed focal is hybrid focal",
-        loss("mixed-focal", **PARAMETERS["mixed-focal"]),
-        loss("hybrid-focal", **PARAMETERS["mixed-focal"]),
-        EXACT,
-    ),
-    Row(
-        "generalised focal is unified focal with gamma 0.2",
-        loss("generalised-focal", lam=L, delta=D),
-        loss("unified-focal", lam=L, delta=D, gamma=0.2),
-        EXACT,
-    ),
-    Row("focal gamma=0 is cross-entropy", loss("focal", gamma=0), loss("cross-entropy"), EXACT),
-    Row(
-        "focal Tversky exponent=1 is Tversky",
-        loss("focal-tversky", delta=D, exponent=1),
-        loss("tversky", delta=D),
-        EXACT,
-    ),
-    Row("Tversky delta=1/2 is Dice", loss("tversky", delta=0.5), loss("dice"), EXACT),
-    Row(
-        "hybrid lam=1 is focal",
-        loss("hybrid-focal", lam=1, gamma=1.7, alpha=D),
-        loss("focal", gamma=1.7, alpha=D),
-        EXACT,
-    ),
-    Row(
-        "hybrid lam=0 is focal Tversky",
-        loss("hybrid-focal", lam=0, delta=D, exponent=1.3),
-        loss("focal-tversky", delta=D, exponent=1.3),
-        EXACT,
-    ),
-    Row(
-        "hybrid meets sUF where exponent = 1 - gamma and alpha = delta",
-        loss("hybrid-focal", lam=L, alpha=D, gamma=G, delta=D, exponent=1 - G),
-        loss("symmetric-unified-focal", lam=L, delta=D, gamma=G),
-        SMOOTHING,
-    ),
-    Row("combo alpha=1 beta=None is cross-entropy", loss("combo", alpha=1, beta=None), loss("cross-entropy"), EXACT),
-    Row("combo alpha=0 is Dice minus 1", loss("combo", alpha=0), scaled(1, loss("dice"), -1.0), EXACT),
-    Row(
-        "Dice + focal at gamma=0 is Dice + CE",
-        loss("dice-focal", dice_weight=0.4, focal_weight=1.3, gamma=0),
-        loss("dice-ce", dice_weight=0.4, ce_weight=1.3),
-        EXACT,
-    ),
-]
-
-FAILS = [
-    Row(
-        "sUF is not aUF where gamma > 0",
-        loss("symmetric-unified-focal", lam=L, delta=D, gamma=G),
-        loss("unified-focal", lam=L, delta=D, gamma=G),
-        DIFFERENT,
-    ),
-    Row(
-        "sUF lam=1 gamma=0 is not CE, as figure 1 draws it, but CE weighted by [1-delta, delta]",
-        loss("symmetric-unified-focal", lam=1, delta=D, gamma=0),
-        loss("cross-entropy"),
-        DIFFERENT,
-    ),
-    Row(
-        "nor half of it unless delta=1/2",
-        loss("symmetric-unified-focal", lam=1, delta=D, gamma=0),
-        scaled(0.5, loss("cross-entropy")),
-        DIFFERENT,
-    ),
-    Row(
-        "focal Tversky of v2 needs gamma=1, not a small gamma, to be Tversky",
-        unifocal.FocalTverskyLoss.from_gamma(0.01, "v2", delta=D),
-        loss("tversky", delta=D),
-        DIFFERENT,
-    ),
-    *(
-        Row(
-            f"sUF gamma={gamma} is not hybrid(gamma=2, exponent=0.75)",
-            loss("symmetric-unified-focal", lam=L, delta=D, gamma=gamma),
-            loss("hybrid-focal", lam=L, alpha=D, gamma=2, delta=D, exponent=0.75),
-            DIFFERENT,
-        )
-        for gamma in (0.0, 0.25, 0.5, 0.99)
-    ),
-    *(
-        Row(
-            f"sUF gamma={gamma} is not half of Dice + focal(gamma=2)",
-            loss("symmetric-unified-focal", lam=2 / 3, delta=0.5, gamma=gamma),
-            scaled(1 / 3, loss("dice-focal", gamma=2)),
-            DIFFERENT,
-        )
-        for gamma in (0.0, 0.5, 0.99)
-    ),
-    Row(
-        "lam=1 is not the Tversky side of figure 1",
-        loss("unified-focal", lam=1),
-        loss("asymmetric-focal-tversky"),
-        DIFFERENT,
-    ),
-    Row("delta does not weigh the false alarms", loss("tversky", delta=D), loss("tversky", delta=1 - D), DIFFERENT),
-]
+def sides(identity: Identity, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    other = build(identity.other, **identity.becomes)(z, y)
+    return build(identity.one, **identity.given)(z, y), identity.factor * other + identity.constant
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-@pytest.mark.parametrize("row", HOLDS, ids=lambda row: row.says)
-def test_identity_holds_in_value_and_gradient(row, channels):
+@pytest.mark.parametrize("identity", HOLDS, ids=str)
+def test_identity_holds_in_value_and_gradient(identity, channels):
     z, y = volume(channels, (5, 4))
     z.requires_grad_()
-    one, other = row.one(z, y), row.other(z, y)
-    torch.testing.assert_close(one, other, rtol=0, atol=row.within)
-    torch.testing.assert_close(torch.autograd.grad(one, z), torch.autograd.grad(other, z), rtol=0, atol=row.within)
+    one, other = sides(identity, z, y)
+    torch.testing.assert_close(one, other, rtol=0, atol=identity.within)
+    gradients = [torch.autograd.grad(side, z) for side in (one, other)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=identity.within)
+    assert identity.stands(z, y)
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-@pytest.mark.parametrize("row", FAILS, ids=lambda row: row.says)
-def test_identity_does_not_hold(row, channels):
+@pytest.mark.parametrize("identity", FAILS, ids=lambda row: f"{row} {row.given}")
+def test_identity_does_not_hold(identity, channels):
     z, y = volume(channels, (5, 4))
-    assert abs(row.one(z, y) - row.other(z, y)) > row.within
+    one, other = sides(identity, z, y)
+    assert abs(one - other) > DIFFERENT
+    assert identity.stands(z, y) and identity.why
+
+
+@pytest.mark.parametrize(
+    "change", [{"constant": 1e-4}, {"factor": 1.01}, {"holds": False}, {"becomes": {"gamma": 0.1}}]
+)
+def test_a_row_that_says_something_else_does_not_stand(change):
+    row: dict[str, Any] = {
+        "one": "focal",
+        "when": "gamma=0",
+        "other": "focal",
+        "given": {"gamma": 0},
+        "becomes": {"gamma": 0},
+    }
+    z, y = volume(2, (5, 4))
+    assert Identity(**row).stands(z, y) and not Identity(**(row | change)).stands(z, y)
+
+
+def test_the_table_lets_no_looseness_in():
+    assert {identity.within for identity in HOLDS} == {1e-13, 1e-6}
+    smooth = {"symmetric-unified-focal", "unified-focal", "symmetric-focal-tversky", "hybrid-focal"}
+    assert {identity.one for identity in HOLDS if identity.within > 1e-13} == smooth  # two smoothings meet there only
+
+
+@pytest.mark.parametrize("identity", unifocal.identities(), ids=lambda row: f"{row} {row.given}")
+def test_what_a_row_says_is_what_it_computes(identity):
+    """Each `name=number` of `when` is the parameter, and each that it does not name is of no distinction."""
+    sides = identity.becomes | identity.given
+    plain: dict[str, float | tuple[float, ...]] = {
+        "delta": 0.62,
+        "gamma": (0.35, 1.3, 1.7),
+        "lam": 0.3,
+        "exponent": 1.3,
+        "alpha": 0.62,
+        "beta": 1.9,
+    }
+    plain |= {"dice_weight": 0.4, "focal_weight": 1.3}
+    said = dict(part.split("=") for part in re.split(", ", identity.when) if "=" in part)
+    for name, value in said.items():
+        if re.fullmatch(r"[\d./]+", value):
+            assert identity.given[name] == pytest.approx(float(Fraction(value)), rel=1e-15)
+        elif value == "None":
+            assert identity.given[name] is None
+    if identity.holds:
+        for name, value in identity.given.items():
+            assert name in said or value in np.atleast_1d(plain[name]), name
+        for name, expression in said.items():
+            if not re.fullmatch(r"[\d./]+|None", expression):
+                formula = re.sub(r"(?<=\w)²", "**2", expression)
+                assert sides[name] == pytest.approx(eval(formula, {}, sides), rel=1e-15)
+
+
+def test_every_loss_that_is_one_of_others_is_in_the_table():
+    """Jaccard's power of an index, the cosine and A-FL's weights from the image are no special case of anything."""
+    named = {name for identity in HOLDS for name in (identity.one, identity.other)}
+    assert set(ALL) - named == {"jaccard", "cosine-tversky", "adaptive-focal"}
 
 
 # --- one channel, two channels -------------------------------------------------------------------------------------

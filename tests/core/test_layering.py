@@ -19,7 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "slopes": {"terms", "sums"},
     "losses": {"terms", "slopes", "sums"},
     "registry": {"losses"},
-    "__init__": {"losses", "registry", "sums"},
+    "family": {"registry"},
+    "__init__": {"losses", "registry", "family", "sums"},
 }
 
 

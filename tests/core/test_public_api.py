@@ -10,7 +10,7 @@ NAMES = """
 AdaptiveFocalLoss AsymmetricFocalLoss AsymmetricFocalTverskyLoss AsymmetricSimilarityLoss ComboLoss CosineTverskyLoss
 CrossEntropyLoss DiceCELoss DiceFocalLoss DiceLoss FocalLoss FocalTverskyLoss HybridFocalLoss JaccardLoss
 SegmentationLoss SymmetricFocalLoss SymmetricFocalTverskyLoss SymmetricUnifiedFocalLoss TverskyLoss UnifiedFocalLoss
-DeepSupervision available build engines
+DeepSupervision Identity available build engines identities
 """.split()
 
 REGISTERED = {

@@ -102,7 +102,7 @@ def test_compare_from_end_to_end(tmp_path, capsys, monkeypatch):
     losses = "dice,unified-focal:gamma=0.2:delta=0.7"
     assert run("compare", data, *TINY, "--losses", losses, "--out", out) == 0
     printed = capsys.readouterr()
-    for name in ("results.csv", "summary.md", "contours.png"):
+    for name in ("results.csv", "summary.md", "report.html", "contours.png"):
         assert str(out / name) in printed.out and (out / name).exists()
     assert set(read_table(out / "results.csv")["loss"]) == {"dice", "unified-focal:delta=0.7:gamma=0.2"}
     assert "dice" in printed.out and "DSC" in printed.out

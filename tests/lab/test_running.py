@@ -44,7 +44,12 @@ def stand_in(monkeypatch):
 
     comparison, report = ModuleType("unifocal.lab.comparison"), ModuleType("unifocal.lab.report")
     vars(comparison).update(compare=compare)
-    vars(report).update(PICTURE="contours.png", terminal_tables=lambda _: [Table("DSC", title="first, lesion")])
+    vars(report).update(
+        PAGE="report.html",
+        PICTURE="contours.png",
+        terminal_tables=lambda _: [Table("DSC", title="first, lesion")],
+        write_report=lambda folder, track: (folder / "report.html").touch(),
+    )
     for module in (comparison, report):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return asked
@@ -59,7 +64,7 @@ def test_the_data_sets_are_read_and_what_was_written_is_told(folders, stand_in, 
     assert [loss.label for loss in settings.losses] == ["dice"] and where == out
     printed = capsys.readouterr().out
     assert "DSC" in printed and f"table:   {out / 'results.csv'}" in printed
-    assert "summary" not in printed  # was not written
+    assert f"report:  {out / 'report.html'}" in printed and "summary" not in printed  # was not written
 
 
 def test_a_failed_run_is_told_and_gives_code_1(folders, stand_in, tmp_path, capsys):

@@ -10,6 +10,7 @@ experiment, division, runs    a data set with its folds in an output folder, and
 grid, cells, claims    who does which run, and where
 comparison, tuning, planning, prediction, evaluation    what the commands do
 metrics, statistics, results, report, pictures    what came of it
+plots        figures of the losses themselves
 commands, cli    the command line
 
 The command `unifocal compare` in Python:

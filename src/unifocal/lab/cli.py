@@ -18,6 +18,7 @@ from unifocal.lab.commands.layouts import layouts
 from unifocal.lab.commands.losses import losses
 from unifocal.lab.commands.networks import networks
 from unifocal.lab.commands.plan import plan
+from unifocal.lab.commands.plot import plot
 from unifocal.lab.commands.predict import predict
 from unifocal.lab.commands.protocols import protocols
 from unifocal.lab.commands.report import report
@@ -40,6 +41,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(plot, name="plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from unifocal.lab.batches import Batches
 from unifocal.lab.cells import explain
 from unifocal.lab.comparison import plan_all, plan_runs
 from unifocal.lab.data.cases import IGNORE, Dataset
+from unifocal.lab.data.masks import read_mask
 from unifocal.lab.device import autocast
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.inference import predict
@@ -28,6 +29,7 @@ from unifocal.lab.runs import Run
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock
 from unifocal.lab.training.execute import build_network, choose_device, chosen, is_finished, make_batches
+from unifocal.lab.training.scoring import Scores
 from unifocal.lab.training.segmentation import Segmentation
 
 WARM = 2  # steps before the clock starts: they allocate and choose algorithms
@@ -41,7 +43,7 @@ class Cost:
     Attributes:
         runs: how many, and `finished`: how many of them are done already.
         step: seconds of a step of training; `epoch` of a whole epoch, validation included.
-        run: seconds of a whole run, predictions included.
+        run: seconds of a whole run, predictions and their metrics included.
         memory: peak bytes on the GPU, or of the process on a CPU; None where not known.
         problem: why it could not be measured.
     """
@@ -98,7 +100,10 @@ def _cost(cell: Sequence[Outcome], watcher: Watcher) -> Cost:
 
 
 def measure(run: Run, experiment: Experiment) -> dict[str, Any]:
-    """`step`, `epoch`, `run` and `memory` of a `Cost`, by `TIMED` real steps and one predicted case."""
+    """`step`, `epoch`, `run` and `memory` of a `Cost`, by `TIMED` real steps and one case, predicted and measured.
+
+    Measured is the truth against itself: what a network finds that has learnt nothing says little of its cost.
+    """
     settings, split = run.settings, experiment.splits[run.fold]
     device = torch.device(choose_device(settings.device))
     network = build_network(run, experiment).to(device)
@@ -125,8 +130,14 @@ def measure(run: Run, experiment: Experiment) -> dict[str, Any]:
     step = _seconds_each(train, _again(batches), device)
     network.eval()
     check = _seconds_each(validate, _again(held_out), device)
-    image = experiment.cases[split.train[0]].image
-    case = _seconds_each(lambda _: predict(network, image, settings, device, divisor), iter([None] * 2), device, warm=1)
+    first, dataset = split.train[0], experiment.dataset
+    image, truth = experiment.cases[first].image, read_mask(dataset.cases[first], dataset)
+
+    def score(_: object) -> None:
+        predict(network, image, settings, device, divisor)
+        Scores(run, experiment).add(first, truth)
+
+    case = _seconds_each(score, iter([None] * 2), device, warm=1)
     epoch = len(batches) * step + len(held_out) * check
     scored = len(split.validation) + len(split.test)
     whole = settings.epochs * epoch + scored * case

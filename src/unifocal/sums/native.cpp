@@ -271,8 +271,8 @@ struct Lanes<float> {
     typedef float U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(4), may_alias));  // anywhere in memory
     typedef int32_t Int;
     static const int N = UNIFOCAL_BYTES / 4, MANTISSA = 23, BIAS = 127;
-    static constexpr Int SQRT_HALF = 0x3f3504f3, MASK = 0x7fffff, MAGIC_BITS = 0x4b400000;
-    static constexpr float MAGIC = 12582912.0f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -126.0f,
+    static constexpr Int SQRT_HALF = 0x3f3504f3, MASK = 0x7fffff;
+    static constexpr float MAGIC = 12582912.0f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f,
                            TINY = 1e-30f, HUGE_LOG = 9.381830738e26f;
 };
 
@@ -284,9 +284,9 @@ struct Lanes<double> {
     typedef double U __attribute__((vector_size(UNIFOCAL_BYTES), aligned(8), may_alias));
     typedef int64_t Int;
     static const int N = UNIFOCAL_BYTES / 8, MANTISSA = 52, BIAS = 1023;
-    static constexpr Int SQRT_HALF = 0x3fe6a09e667f3bcd, MASK = 0xfffffffffffff, MAGIC_BITS = 0x4338000000000000;
+    static constexpr Int SQRT_HALF = 0x3fe6a09e667f3bcd, MASK = 0xfffffffffffff;
     static constexpr double MAGIC = 6755399441055744.0, LN2_HIGH = 0.693145751953125, LN2_LOW = 1.42860682030941723e-6,
-                            LOWEST = -1022.0, TINY = 1e-290, HUGE_LOG = 6.002067730736031e215;
+                            TINY = 1e-290, HUGE_LOG = 6.002067730736031e215;
 };
 
 #define LANES                              \
@@ -322,6 +322,14 @@ template <class V>
 INLINE V smaller(V a, V b) {
     return b < a ? b : a;
 }
+#if UNIFOCAL_BYTES == 32  // one instruction each, which the compiler does not see in the above
+INLINE Lanes<float>::V larger(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm256_max_ps((__m256)b, (__m256)a);
+}
+INLINE Lanes<float>::V smaller(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm256_min_ps((__m256)b, (__m256)a);
+}
+#endif
 
 #if UNIFOCAL_BYTES == 64
 INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
@@ -472,9 +480,8 @@ INLINE V nearest(V x) {
 template <class V>
 INLINE V times_power(V y, V power) {  // 0 where the result would be subnormal
     typedef Lanes<typename std::decay<decltype(y[0])>::type> L;
-    typedef typename L::I I;
-    const I bits = ((I)(power + L::MAGIC) - (typename L::Int)(L::MAGIC_BITS - L::BIAS)) << L::MANTISSA;
-    return power < L::LOWEST ? (V){} : y * (V)bits;
+    const V bits = larger(power, V{} - L::BIAS) + (L::MAGIC + L::BIAS);
+    return y * (V)((typename L::Bits)bits << L::MANTISSA);
 }
 #endif
 
@@ -482,9 +489,12 @@ INLINE V times_power(V y, V power) {  // 0 where the result would be subnormal
 template <class F>
 struct Near {
     typedef typename Lanes<F>::V V;
-    V n;
+    V bits, n;  // the low bits of `bits` are those of the power's exponent
+    static constexpr F MAGIC = Lanes<F>::MAGIC + Lanes<F>::BIAS;
+    static constexpr F FAR = (F)(-Lanes<F>::BIAS * 0.693147180559945309);  // e^FAR is 0, and nothing beyond it may come
 
-    INLINE explicit Near(V x) : n(nearest(x)) {}
+    INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V exp(V r) const { return exp_core(r) * (V)((typename Lanes<F>::Bits)bits << Lanes<F>::MANTISSA); }
     INLINE V exp(V r, V power) const { return times_power(exp_core(r), power); }
     INLINE V exp2(V f) const { return times_power(exp2_core(f), n); }
 };
@@ -493,9 +503,10 @@ template <>
 struct Near<float> {  // the nearest sixteenth
     typedef Lanes<float>::V V;
     V bits, n;
-    static constexpr float MAGIC = Lanes<float>::MAGIC / 16;
+    static constexpr float MAGIC = Lanes<float>::MAGIC / 16, FAR = -8 * Lanes<float>::BIAS;
 
     INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V exp(V r) const { return exp(r, n); }
     INLINE V exp(V r, V power) const {
         const V root = entry(ROOTS, bits);
         return times_power(root + (root * r) * ((r * 1.6666667e-1f + 0.5f) * r + 1.0f), power);
@@ -511,9 +522,9 @@ struct Near<float> {  // the nearest sixteenth
 template <class F>
 INLINE typename Lanes<F>::V exp_(typename Lanes<F>::V x) {
     LANES;
-    x = larger(x, all<F>(-(F)(8 * L::BIAS)));
+    x = larger(x, all(Near<F>::FAR));
     const Near<F> near(x * (F)1.44269504088896341);
-    return near.exp((x - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW, near.n);
+    return near.exp((x - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW);
 }
 
 // y = 2^exponent (1 + rest) with 1 + rest in [sqrt(1/2), sqrt(2))
@@ -887,11 +898,19 @@ struct Tile {
         typedef typename std::make_unsigned<Int>::type Word;
         const Int first = c.channels == 1;
         const Word classes = (Word)(c.channels + first);
-        for (int64_t i = 0; i < count; ++i) {
-            const uint64_t wide = (uint64_t)(int64_t)from[i * stride], most = (Word)-1;
-            const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : (Word)(wide < most ? wide : most);
-            label[i] = word < classes ? (Int)word - first : (Int)-2;
-        }
+        uint64_t seen = 0;
+        if (sizeof(T) > sizeof(Word))  // the high halves of classes are 0, which one look at all of them together tells
+            for (int64_t i = 0; i < count; ++i) {
+                seen |= (uint64_t)from[i * stride];
+                const Word word = (Word)from[i * stride];
+                label[i] = word < classes ? (Int)word - first : (Int)-2;
+            }
+        if (sizeof(T) <= sizeof(Word) || seen >> 32)
+            for (int64_t i = 0; i < count; ++i) {
+                const uint64_t wide = (uint64_t)(int64_t)from[i * stride], most = (Word)-1;
+                const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : (Word)(wide < most ? wide : most);
+                label[i] = word < classes ? (Int)word - first : (Int)-2;
+            }
         if (c.ignores)
             for (int64_t i = 0; i < count; ++i)
                 if ((int64_t)from[i * stride] == c.ignore) weight[i] = 0;

@@ -4,7 +4,10 @@ from unifocal.lab.commands.tables import plain, print_table
 
 
 def losses() -> None:
-    """Print the family of losses: name, equation, paper."""
+    """Print the family of losses: name, equation, paper.
+
+    `unifocal plot` draws their curves, and which becomes which.
+    """
     import unifocal
 
     rows = []

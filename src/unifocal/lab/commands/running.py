@@ -54,9 +54,12 @@ def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> Non
         datasets = read_folders(folders, settings, errors)
 
         from unifocal.lab.comparison import compare
-        from unifocal.lab.progress import choose_watcher
+        from unifocal.lab.progress import choose_track, choose_watcher
+        from unifocal.lab.report import write_report
 
         comparison = compare(datasets, settings, out, choose_watcher(errors))
+        if comparison.is_tested and settings.shard is None:
+            write_report(comparison.out, choose_track(errors))
     _print(comparison, shown)
     if comparison.failures:
         raise typer.Exit(1)
@@ -72,7 +75,7 @@ def _check_folders(folders: Sequence[Path], settings: Settings) -> None:
 
 
 def _print(comparison: "Comparison", console: "Console") -> None:
-    from unifocal.lab.report import PICTURE, terminal_tables
+    from unifocal.lab.report import PAGE, PICTURE, terminal_tables
 
     for table in terminal_tables(comparison) if comparison.is_tested else []:
         console.print(table)
@@ -85,6 +88,7 @@ def _print(comparison: "Comparison", console: "Console") -> None:
     files = [
         ("table", comparison.out / "results.csv"),
         ("summary", comparison.out / "summary.md"),
+        ("report", comparison.out / PAGE),
         *(("picture", experiment.folder / PICTURE) for experiment in comparison.experiments),
     ]
     for name, path in files:

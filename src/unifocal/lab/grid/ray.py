@@ -66,6 +66,7 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # of what Ray kills as memory runs out; else for ever
     start: dict[str, Any] = (
         {"include_dashboard": False, "object_store_memory": STORE} if address is None else {"address": address}
     )

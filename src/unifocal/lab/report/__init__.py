@@ -7,10 +7,25 @@ answer, warnings    what may be said, and what may not
 contents, figures   tables and figures, `pictures` of cases
 page, tables        how they are written
 writing             these in order: `write_report`
+
+The names are imported when first used: colours and labels of a figure then need no tables and statistics.
 """
 
-from unifocal.lab.pictures import PICTURE
-from unifocal.lab.report.summary import command, near_duplicate_line, terminal_tables, write_summary
-from unifocal.lab.report.writing import write_report
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]
+if TYPE_CHECKING:
+    from unifocal.lab.pictures import PICTURE
+    from unifocal.lab.report.summary import command, near_duplicate_line, terminal_tables, write_summary
+    from unifocal.lab.report.writing import PAGE, write_report
+
+__all__ = ["PAGE", "PICTURE", "command", "near_duplicate_line", "terminal_tables", "write_report", "write_summary"]
+
+_WRITING = "unifocal.lab.report.writing"
+_ELSEWHERE = {"PICTURE": "unifocal.lab.pictures", "PAGE": _WRITING, "write_report": _WRITING}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE.get(name, "unifocal.lab.report.summary")), name)

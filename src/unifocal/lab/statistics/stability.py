@@ -64,8 +64,7 @@ def stability(
         for n, loss in enumerate(shared.losses):
             found, count = np.unique(ranks[:, n], return_counts=True)
             frequencies += [(method, loss, int(r), c / resamples) for r, c in zip(found, count, strict=True)]
-        tau = np.array([kendall(original, other) for other in ranks])
-        tau = tau[np.isfinite(tau)]
+        tau = _agreement(original, ranks)
         spread = (tau.mean(), *np.quantile(tau, [0.025, 0.975])) if len(tau) else [np.nan] * 3
         taus.append((method, *spread))
         reasons += _unstable(method, shared.losses, original, first)
@@ -76,6 +75,13 @@ def stability(
         pd.DataFrame(taus, columns=["method", "mean", "low", "high"]),
         tuple(reasons),
     )
+
+
+def _agreement(original: Floats, ranks: Floats) -> Floats:
+    """Kendall's tau-b of each bootstrap's ranking with the observed one, where it exists; most rankings recur."""
+    distinct, place = np.unique(ranks, axis=0, return_inverse=True)
+    tau = np.array([kendall(original, other) for other in distinct])[place.ravel()]
+    return np.asarray(tau[np.isfinite(tau)])
 
 
 def _draw(units: int, resamples: int, seed: int) -> Floats:
