@@ -104,7 +104,8 @@ def test_a_second_start_repeats_nothing_and_more_trials_go_on(done, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     log = Log()
     again = searched(dataset, make_tiny(), parse_space(SPACE), TRIALS, out, log)
-    assert log.epochs == 0 and again.loss == judgement.loss and again.gains == judgement.gains
+    assert log.epochs == 0 and again.loss == judgement.loss
+    assert [gain.difference for gain in again.gains] == [gain.difference for gain in judgement.gains]
     assert before == {path: path.stat().st_mtime_ns for path in before}
     journal = next(out.glob("search/*.journal"))
     known = journal.read_bytes()
