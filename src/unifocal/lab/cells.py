@@ -15,16 +15,17 @@ from unifocal.lab.progress import tell_epoch
 from unifocal.lab.results import read_table
 from unifocal.lab.storage import write_json
 from unifocal.lab.training.execute import choose_device, execute, is_finished
+from unifocal.lab.training.history import Judge, unmoved
 
 Record = dict[str, Any]
 
 
-def run_cell(out: str, name: str) -> Record:
+def run_cell(out: str, name: str, judge: Judge = unmoved) -> Record:
     """Do a run, or what is left of it; a failure is recorded in `failure.json` and tried again by the next call.
 
     Returns name, status ("finished" or "failed"), reason (why it failed, or its DSC) and seconds. Raises nothing but
-    KeyboardInterrupt and Terminated, and what `read_run` raises where nothing was planned. Tells of its epochs by
-    `progress.tell_epoch`.
+    KeyboardInterrupt and Terminated, what `read_run` raises where nothing was planned, and what `judge` raises that is
+    no Exception. Tells of its epochs by `progress.tell_epoch`.
     """
     folder = Path(out) / "runs" / name
     record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
@@ -35,7 +36,7 @@ def run_cell(out: str, name: str) -> Record:
     if run.settings.threads:
         torch.set_num_threads(run.settings.threads)
     try:
-        execute(run, experiment, folder, tell_epoch)
+        execute(run, experiment, folder, tell_epoch, judge)
     except Exception as error:
         reason = explain(error)
         record |= {"status": "failed", "reason": reason}

@@ -37,7 +37,7 @@ class Choice(BaseModel):
     @classmethod
     def parse_list(cls, text: str) -> tuple[Self, ...]:
         """Read several, with commas; commas within brackets separate values: `focal:alpha=[0.25,0.75],dice`."""
-        entries = [entry for entry in re.split(r",(?![^\[(]*[\])])", text) if entry.strip()]
+        entries = split_list(text)
         if not entries:
             raise LabError(f"expected at least one name; got none. {cls.where()}")
         return tuple(cls.parse(entry) for entry in entries)
@@ -83,6 +83,11 @@ class NetworkChoice(Choice):
     @classmethod
     def where(cls) -> str:
         return "`unifocal networks` prints them."
+
+
+def split_list(text: str) -> list[str]:
+    """The entries between commas; commas within brackets part nothing."""
+    return [entry for entry in re.split(r",(?![^\[(]*[\])])", text) if entry.strip()]
 
 
 def plain_value(text: str) -> Any:

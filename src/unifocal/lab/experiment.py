@@ -117,8 +117,8 @@ def open_experiment(folder: Path) -> Experiment:
     return Experiment(folder, dataset, folds["data"], groups, splits, pairs, record["prepared"])
 
 
-def write_run(experiment: Experiment, run: Run) -> None:
-    """Write down what `read_run` reads, unless it stands there already."""
+def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None:
+    """Write down what `read_run` reads, unless it stands there already; `name` is the folder's, if not the run's."""
     record = {
         "loss": run.loss.label,
         "network": run.network.label,
@@ -128,7 +128,7 @@ def write_run(experiment: Experiment, run: Run) -> None:
         "prepared": experiment.prepared,
         "settings": run.settings.model_dump(mode="json"),
     }
-    path = experiment.run_folder(run.name) / "run.json"
+    path = experiment.run_folder(name or run.name) / "run.json"
     if not path.exists() or read_json(path) != json.loads(json.dumps(record)):
         write_json(path, record)
 

@@ -15,6 +15,7 @@ from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.figures.scatter import precision_recall
 from unifocal.lab.report.figures.style import IN_PAGE, INK, finish, for_page, new_figure, rows_axes, styled
+from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.statistics.intervals import fold_means
 
@@ -155,3 +156,17 @@ def test_a_sweep_of_words_is_drawn_in_their_order():
 def test_lesions_of_one_size_make_a_histogram():
     assert "3 lesions, median 20 px" in there(histogram({"lesion": pd.Series([20.0, 20.0, 20.0])}, "px", "x")).alt
     assert histogram({"lesion": pd.Series(dtype=float)}, "px", "x") is None
+
+
+def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic_scale():
+    rows = [
+        {"fold": fold, "trial": n, "candidate": "focal", "loss": f"focal:gamma={gamma}", "gamma": gamma, "alpha": None}
+        | {"is_default": n == 0, "state": "finished", "epochs": 4, "validation": 0.5 + 0.01 * n, "chosen": n == 3}
+        for fold in range(2)
+        for n, gamma in enumerate((2.0, 0.1, 1.0, 9.0))
+    ]
+    table = pd.DataFrame(rows).assign(test=float("nan"))
+    drawing = there(landscape(table, "focal", ["gamma"], "DSC", "search"))
+    words = re.findall(r">([^<>]+)</text>", drawing.svg)
+    assert {"gamma", "0.1", "1", "5", "winner of a fold"} <= set(words) and not any("$" in word for word in words)
+    assert landscape(table, "dice", [], "DSC", "search") is None  # nothing of it varies

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds between two looks with --watch
 WIDE = 100  # columns of a window in which all columns of the table have room
-COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+COLOURS = {"finished": "green", "pruned": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
 
 def status(
@@ -82,6 +82,6 @@ def summary(runs: Sequence["RunStatus"]) -> str:
 
     count = {state: sum(run.state == state for run in runs) for state in COLOURS}
     parts = [f"{count['finished']} of {len(runs)} runs finished"]
-    parts += [f"{count[state]} {state}" for state in ("running", "failed", "waiting") if count[state]]
+    parts += [f"{count[state]} {state}" for state in ("pruned", "running", "failed", "waiting") if count[state]]
     left = total_remaining(runs)
     return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")

@@ -1,4 +1,4 @@
-"""`unifocal tune`: the parameters of a loss, one after the other."""
+"""`unifocal tune`: the parameters of a loss, one after the other, or a free search over losses and parameters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,15 @@ from unifocal.lab.commands.running import interruptible, read_folders
 from unifocal.lab.settings import SECTIONS, Settings
 
 if TYPE_CHECKING:
-    from unifocal.lab.tuning import Tuning
+    from rich.console import Console
+
+    from unifocal.lab.tuning.search import Search
+    from unifocal.lab.tuning.sweep import Tuning
+
+LOSS = "unified-focal"  # that is swept if none is given
 
 
-@with_settings(*SECTIONS, proposed=True, losses="unified-focal")
+@with_settings(*SECTIONS, proposed=True, losses=LOSS)
 def tune(
     settings: Settings,
     data: Data,
@@ -25,44 +30,87 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<loss:name=low..high,...>",
+            help="Losses and ranges to search freely, as in unified-focal:gamma=0.1..0.9:delta=0.3..0.9,dice; "
+            "gamma=0.1..10:log for a logarithmic scale, order=paper/scalar for a choice. A loss alone has ranges of "
+            "its own.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of a search, on each fold.")] = 30,
+    prune: Annotated[
+        bool, typer.Option("--prune/--no-prune", help="Cut short what lags behind half of the trials before it.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; runs/<name of DATA> if not given.", show_default=False)
     ] = None,
 ) -> None:
-    """Sweep the parameters of a loss: each is fixed at its best before the next.
+    """Tune a loss: sweep its parameters one after the other, or search losses and parameters freely.
 
-    The best is chosen by the cases that choose the epochs, never by those tested on. `--protocol
-    generalised-focal/tuning` is the papers' sweep. The same command again continues what was interrupted.
+    A sweep fixes each parameter at its best before the next. `--protocol generalised-focal/tuning` is the papers'.
+    A search is one by Optuna on each fold, whose first trials are the losses at their defaults.
+    It ends in a recommendation, what it gained on cases that chose nothing, and the line that would confirm it.
+    What is best is judged by the cases that choose the epochs, never by those tested on.
+    The same command again continues what was interrupted; with more --trials a search goes on further.
     """
     from rich.console import Console
 
     from unifocal.lab.errors import LabError
+
+    if sweep is not None and search is not None:
+        raise LabError("expected a sweep or a search; got both. Leave out --sweep or --search.")
+    folder = out or Path("runs") / data.expanduser().resolve().name
+    shown, errors = Console(), Console(stderr=True)
+    if search is None:
+        _sweep(settings, data, sweep, folder, errors)
+        return
+    from unifocal.lab.tuning.space import parse_space
+
+    if settings.protocol is None and [loss.label for loss in settings.losses] != [LOSS]:
+        raise LabError("expected the losses of a search in --search; got --losses, too. Leave one of them out.")
+    space = parse_space(search)
+    with interruptible(errors):
+        (dataset,) = read_folders([data], settings.model_copy(update={"losses": space.bases}), errors)
+
+        from unifocal.lab.progress import choose_watcher
+        from unifocal.lab.tuning.search import search as search_all
+
+        found = search_all(dataset, settings, space, trials, folder, choose_watcher(errors), prune)
+    _print_search(found, shown, folder)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, errors: "Console") -> None:
+    from unifocal.lab.errors import LabError
     from unifocal.lab.protocols import load
-    from unifocal.lab.tuning import parse_sweep
+    from unifocal.lab.tuning.sweep import parse_sweep
 
     if sweep is None:
         sweep = load(settings.protocol).sweep_text if settings.protocol else ""
         if not sweep:
             raise LabError(
-                "expected something to sweep; got neither --sweep nor a protocol that has one. "
-                "Example: --sweep 'delta=0.4,0.6,0.8;gamma=0.1,0.5', or --protocol generalised-focal/tuning"
+                "expected something to tune; got neither --search, nor --sweep, nor a protocol that has a sweep. "
+                "Example: --search unified-focal, --sweep 'delta=0.4,0.6,0.8;gamma=0.1,0.5', or "
+                "--protocol generalised-focal/tuning"
             )
     stages = parse_sweep(sweep)
-    shown, errors = Console(), Console(stderr=True)
     with interruptible(errors):
         (dataset,) = read_folders([data], settings, errors)
 
         from unifocal.lab.progress import choose_watcher
-        from unifocal.lab.tuning import tune as sweep_all
+        from unifocal.lab.tuning.sweep import tune as sweep_all
 
-        folder = out or Path("runs") / dataset.name
         tuning = sweep_all(dataset, settings, stages, folder, choose_watcher(errors))
-    _print(tuning, shown, folder)
+    _print_sweep(tuning, folder)
     if tuning.failures:
         raise typer.Exit(1)
 
 
-def _print(tuning: "Tuning", console: object, folder: Path) -> None:
+def _print_sweep(tuning: "Tuning", folder: Path) -> None:
     from unifocal.lab.commands.tables import plain, print_table
 
     def score(mean: float, half: float) -> str:
@@ -81,3 +129,20 @@ def _print(tuning: "Tuning", console: object, folder: Path) -> None:
     ]
     print_table(("value", "DSC, validation", "DSC, test", ""), rows)
     print(f"best: {tuning.best.label}\ntable: {folder / 'tuning.csv'}")
+
+
+def _print_search(found: "Search", console: "Console", folder: Path) -> None:
+    from unifocal.lab.commands.tables import plain, print_table
+    from unifocal.lab.tuning.words import HEADINGS, lines, rows
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if found.judgement:
+        print_table(HEADINGS, [[plain(cell) for cell in row] for row in rows(found.judgement)])
+        for line in lines(found.judgement, folder):
+            say(line)
+    for title, reason in found.failures:
+        say(f"failed: {title}: {reason}")
+    if found.judgement:
+        say(f"table:   {folder / 'search.csv'}\nsummary: {folder / 'search.md'}")

@@ -73,6 +73,6 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     """A row for each whole epoch of a run, from its `history.csv`."""
     try:
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError):
         return []

@@ -12,7 +12,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, read_history
 from unifocal.lab.storage import read_json
 
-State = Literal["finished", "running", "failed", "waiting"]
+State = Literal["finished", "pruned", "running", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def read_status(out: Path) -> list[RunStatus]:
         raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none.") from None
     now = file_system_time(out)
     return [
-        _status(Cell(str(out / run.get("folder", "")), run["name"], run["title"], run["epochs"]), now)
+        _status(Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), run["epochs"]), now)
         for run in planned
     ]
 
@@ -75,6 +75,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} d"
 
 
+def _title(run: dict[str, Any], out: Path) -> str:
+    """Of a trial of a search with the loss that it tries, once that is known."""
+    if run.get("part") not in ("default", "trial"):
+        return str(run["title"])
+    try:
+        tried = read_json(out / run["folder"] / "runs" / run["name"] / "trial.json")
+        return f"{run['title']}, {tried['loss']}"
+    except (FileNotFoundError, LabError):
+        return str(run["title"])
+
+
 def _status(cell: Cell, now: float) -> RunStatus:
     history = read_history(cell.folder)
     owner = owner_of(cell.folder, now=now)
@@ -83,7 +94,7 @@ def _status(cell: Cell, now: float) -> RunStatus:
     remaining = None
     state: State
     if cell.is_finished:
-        state, owner, reason = "finished", None, None
+        state, owner, reason = "pruned" if _was_pruned(cell.folder) else "finished", None, None
     elif owner:
         state, reason = "running", None
         if pace is not None:
@@ -92,6 +103,13 @@ def _status(cell: Cell, now: float) -> RunStatus:
     else:
         state = "failed" if reason else "waiting"
     return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, owner, reason)
+
+
+def _was_pruned(folder: Path) -> bool:
+    try:
+        return bool(read_json(folder / "result.json")["status"] == "pruned")
+    except (FileNotFoundError, LabError, KeyError, TypeError):
+        return False
 
 
 def _reason(path: Path) -> str | None:

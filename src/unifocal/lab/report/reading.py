@@ -1,7 +1,8 @@
 """The files of a comparison as one object: a `Study` holds all that a report tells, and nothing else is read.
 
-Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `tuning.csv`, and of each planned run its
-history, result and tables. Where the folders of the runs have not come along, `results.csv` and `lesions.csv` stand in.
+Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `tuning.csv`, `search.csv` and
+`search.json`, and of each planned run its history, result and tables. Where the folders of the runs have not come
+along, `results.csv` and `lesions.csv` stand in.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import pandas as pd
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
-from unifocal.lab.grid.status import State, read_status, total_remaining
+from unifocal.lab.grid.status import RunStatus, State, read_status, total_remaining
 from unifocal.lab.protocols import Protocol, load
 from unifocal.lab.results import COLUMNS, join_tables, read_table, without_signs
 from unifocal.lab.settings import Settings, make_settings
@@ -70,7 +71,10 @@ class Study:
         cases: a row for each data set, network, loss, fold, seed, case, class and metric of the finished runs; of
             metrics with a sign the absolute value.
         lesions: every lesion of the test cases for each finished run.
-        sweep: `tuning.csv`, where `tune` has run; empty elsewhere.
+        sweep: `tuning.csv`, where `tune` has swept; empty elsewhere.
+        search: `search.csv`, where `tune` has searched; empty elsewhere.
+        outcome: `search.json`, what came of the search; empty elsewhere.
+        trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
     """
 
@@ -81,6 +85,9 @@ class Study:
     cases: pd.DataFrame
     lesions: pd.DataFrame
     sweep: pd.DataFrame
+    search: pd.DataFrame
+    outcome: Mapping[str, Any]
+    trials: tuple[RunStatus, ...]
     seconds_left: float | None
 
     @property
@@ -103,7 +110,7 @@ class Study:
     @property
     def is_under_way(self) -> bool:
         """Has a run begun that has not ended?"""
-        return any(run.state == "running" for run in self.runs)
+        return "running" in {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
 
 
 def read_study(folder: Path) -> Study:
@@ -117,8 +124,11 @@ def read_study(folder: Path) -> Study:
     settings = make_settings(**record["settings"])
     experiments = {name: _open(folder / place) for name, place in record["datasets"].items()}
     by_place = {place: name for name, place in record["datasets"].items()}
-    runs, cases, lesions = [], [], []
+    runs, cases, lesions, trials = [], [], [], []
     for entry, status in zip(record["runs"], statuses, strict=True):
+        if entry.get("part") in ("trial", "again"):
+            trials.append(status)
+            continue
         place = folder / entry["folder"] / "runs" / entry["name"]
         keys = {name: entry[name] for name in KEYS[1:]}
         run = PlannedRun(
@@ -150,7 +160,10 @@ def read_study(folder: Path) -> Study:
         tuple(runs),
         without_signs(table) if len(table) else pd.DataFrame(columns=list(COLUMNS)),
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
-        _sweep(folder / "tuning.csv"),
+        _texts(folder / "tuning.csv", "parameter", "value", "loss"),
+        _texts(folder / "search.csv", "loss", "state"),
+        read_json(folder / "search.json") if (folder / "search.json").is_file() else {},
+        tuple(trials),
         total_remaining(statuses),
     )
 
@@ -180,13 +193,11 @@ def _lesions(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def _sweep(path: Path) -> pd.DataFrame:
+def _texts(path: Path, *columns: str) -> pd.DataFrame:
+    """A table, with texts in these columns: a value tried may be a word or a list, and "none" is one."""
     if not path.is_file():
         return pd.DataFrame()
-    # A value tried may be a word or a list, and "none" is one.
-    return pd.read_csv(
-        path, dtype=dict.fromkeys(("parameter", "value", "loss"), str), na_values=[""], keep_default_na=False
-    )
+    return pd.read_csv(path, dtype=dict.fromkeys(columns, str), na_values=[""], keep_default_na=False)
 
 
 def _of(runs: list[PlannedRun], table: pd.DataFrame) -> list[pd.DataFrame]:

@@ -40,7 +40,7 @@ def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> 
     seen: object = None
     try:
         while (study := read_study(folder)).is_under_way or _goes_on(folder):
-            now = [(run.state, run.epoch) for run in study.runs]
+            now = [(run.state, run.epoch) for run in study.runs] + [(t.state, t.epoch) for t in study.trials]
             spent = 0.0
             if now != seen:
                 started = time.monotonic()
@@ -88,6 +88,7 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
     found = parts(
         overview.answers(study, blocks),
         overview.cautions(study, blocks),
+        training.searching(study),
         methods.completeness(study, blocks) if quick else None,
         overview.together(blocks),
         Section("results", "Results", whole) if whole else None,

@@ -29,7 +29,7 @@ from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
 from unifocal.lab.training.fit import WEIGHTS, Tell, fit
-from unifocal.lab.training.history import best_epoch, read_history
+from unifocal.lab.training.history import Judge, best_epoch, read_history, unmoved
 from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
@@ -39,11 +39,11 @@ def silent(epoch: int, validation_loss: float) -> None:
     """Tells nobody; a function with a name, since the processes of one run are handed it by that."""
 
 
-def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent) -> None:
+def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent, judge: Judge = unmoved) -> None:
     """Train, predict and measure one run.
 
-    Raises whatever went wrong; KeyboardInterrupt passes as such. In either case the same call goes on later from the
-    last whole epoch.
+    Raises whatever went wrong, or what `judge` raises; KeyboardInterrupt passes as such. In either case the same call
+    goes on later from the last whole epoch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
@@ -51,7 +51,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent)
     split = experiment.splits[run.fold]
     result = read_result(folder)
     if result is None:
-        result = train(run, experiment, folder, device, tell)
+        result = train(run, experiment, folder, device, tell, judge)
     network = load_network(run, experiment, folder)
     divisor = chosen(run, experiment).divisor
     validation, _ = score(run, experiment, network, divisor, split.validation, device)
@@ -63,11 +63,14 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent)
     (folder / "last.ckpt").unlink(missing_ok=True)
 
 
-def train(run: Run, experiment: Experiment, folder: Path, device: torch.device, tell: Tell) -> dict[str, Any]:
+def train(
+    run: Run, experiment: Experiment, folder: Path, device: torch.device, tell: Tell, judge: Judge
+) -> dict[str, Any]:
     """Leave the weights in `weights.ckpt`; return what `result.json` says."""
     settings = run.settings
     network = build_network(run, experiment)
     module = Segmentation(network, run.loss.build(ignore_index=IGNORE), settings, folder / "history.csv")
+    module.judge = judge
     batches, held_out = make_batches(run, experiment, module.epoch, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

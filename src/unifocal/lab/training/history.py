@@ -1,13 +1,18 @@
 """What a run has seen of itself, one row for each epoch, and what follows from that alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from unifocal.lab.storage import write_text
 
-Row = dict[str, float]  # epoch, train_loss, validation_loss, learning_rate, seconds
+Row = dict[str, float]  # epoch, train_loss, validation_loss, validation_dice, learning_rate, seconds
+Judge = Callable[[Row], object]  # sees the row of each epoch once it is written; what it raises ends the run
+
+
+def unmoved(row: Row) -> None:
+    """Lets every run go on; a function with a name, since the processes of one run are handed it by that."""
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:

@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, PolynomialLR
 
 import unifocal
 from unifocal.lab.settings import Settings
-from unifocal.lab.training.history import Row, is_over, write_history
+from unifocal.lab.training.history import Judge, Row, is_over, unmoved, write_history
+from unifocal.lab.training.overlap import Overlap
 
 
 class NotFinite(ArithmeticError):
@@ -35,6 +36,8 @@ class Segmentation(pl.LightningModule):
         self.settings, self.history_file = settings, history_file
         self.history: list[Row] = []
         self.sums: dict[str, Mean] = {"train_loss": Mean(), "validation_loss": Mean()}
+        self.overlap = Overlap()
+        self.judge: Judge = unmoved
         self.schedule_state: dict[str, Any] | None = None
         self.before_history: Callable[[], object] = _nothing
         if settings.deep_supervision == "none":
@@ -59,7 +62,9 @@ class Segmentation(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        self.sums["validation_loss"].add(self.loss(self.network(images), labels), len(images))
+        logits = self.network(images)
+        self.sums["validation_loss"].add(self.loss(logits, labels), len(images))
+        self.overlap.add(logits, labels)
 
     def on_train_epoch_start(self) -> None:
         self.started = time.perf_counter()
@@ -77,12 +82,15 @@ class Segmentation(pl.LightningModule):
             mean.clear()
             if not math.isfinite(row[name]):
                 raise NotFinite(f"{name} became {row[name]} in epoch {self.current_epoch}")
+        row["validation_dice"] = float(self.overlap.value)
+        self.overlap.clear()
         row |= {"learning_rate": self.learning_rate, "seconds": time.perf_counter() - self.started}
-        self.log("train_loss", row["train_loss"])
-        self.log("learning_rate", self.learning_rate)
+        for name in ("train_loss", "validation_dice", "learning_rate"):
+            self.log(name, row[name])
         self.history.append(row)
         if self.trainer.is_global_zero:
             write_history(self.history_file, self.history)
+        self.judge(row)
         # Stepped here and not by Lightning, which does so after it has written the checkpoint: a run that goes on
         # from there would repeat the learning rate of the epoch before.
         if isinstance(self.schedule, ReduceLROnPlateau):

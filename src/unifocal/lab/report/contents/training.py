@@ -1,4 +1,4 @@
-"""How the networks were trained: learning curves, cost, the sweep of a loss's parameters."""
+"""How the networks were trained: learning curves, cost, the sweep of a loss's parameters, or the search for them."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from unifocal.lab.grid.status import duration
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.curves import learning, sweep
+from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
-from unifocal.lab.report.numbers import NONE, counted, interval
-from unifocal.lab.report.parts import Part, Section, Text, parts
+from unifocal.lab.report.numbers import NONE, counted, interval, value
+from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 
@@ -144,3 +145,46 @@ def sweeping(study: Study) -> Section | None:
             ),
         ),
     )
+
+
+def searching(study: Study) -> Section | None:
+    """What `tune --search` has found."""
+    table = study.search
+    if table.empty:
+        return None
+    rows, winners = [], table[table["chosen"]]
+    for fold, of_fold in winners.groupby("fold"):
+        row = of_fold.iloc[0]
+        validation, test = (value(row[part], METRIC) for part in ("validation", "test"))
+        rows.append([str(fold), row["loss"], str(row["trial"]), validation, test])
+    states = ", ".join(f"{number} {state}" for state, number in table["state"].value_counts().items())
+    return Section(
+        "search",
+        "Search for a loss",
+        parts(
+            Text(
+                f"{counted(len(table), 'trial')} on {counted(table['fold'].nunique(), 'fold')} ({states}). On each "
+                "fold the validation cases alone chose. What the rest of this page compares are the losses of the "
+                "search at their defaults."
+            ),
+            Bullets(tuple(study.outcome["told"])) if study.outcome else None,
+            _confirming(study.outcome.get("confirm")),
+            landscape(table, study.outcome["candidate"], study.outcome["logarithmic"], METRIC, "search")
+            if study.outcome
+            else None,
+            make_table(
+                "search",
+                f"Search: the loss chosen on each fold, and its {METRIC}.",
+                ["fold", "chosen", "trial", "validation", "test"],
+                rows,
+                table,
+                texts=[1],
+                notes=["The test cases chose nothing; on them the chosen loss is trained again, from another seed."],
+            ),
+        ),
+    )
+
+
+def _confirming(command: str | None) -> tuple[Part, ...]:
+    told = "What would confirm it on other folds, from other seeds; cases that are new altogether would prove more:"
+    return (Text(told), Code(command)) if command else ()

@@ -6,5 +6,6 @@ ranks        critical differences, stability of ranks
 matrix       p-values of many losses as a picture
 scatter      precision against recall
 curves       learning curves, sweeps
+trials       what a search has tried
 lesions      how large the lesions are
 """

@@ -28,7 +28,7 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
     losses = list(found)[:PANELS]
     limited = f" The first {PANELS} of {len(found)} losses." if len(found) > PANELS else ""
     with styled():
-        figure, grid = _panels(len(losses), 1.55)
+        figure, grid = panels(len(losses), 1.55)
         for axes, loss in zip(grid, losses, strict=True):
             _curve(axes, _over_runs(found[loss], "train_loss"), MUTED, "training", dashes=(3, 1.5))
             _curve(axes, _over_runs(found[loss], "validation_loss"), ACCENT, "validation", dashes=(1, 0))
@@ -46,7 +46,7 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
         )
 
 
-def _panels(number: int, height: float) -> "tuple[Figure, list[Axes]]":
+def panels(number: int, height: float) -> "tuple[Figure, list[Axes]]":
     """So many panels in rows of three, each `height` inches high."""
     rows, columns = -(-number // COLUMNS), min(number, COLUMNS)
     figure = new_figure(0.55 + height * rows, WIDTH * (0.4 + 0.2 * columns))
@@ -77,7 +77,7 @@ def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
     if not stages:
         return None
     with styled():
-        figure, grid = _panels(len(stages), 1.9)
+        figure, grid = panels(len(stages), 1.9)
         for axes, (_, stage) in zip(grid, stages, strict=True):
             _stage(axes, stage)
             axes.set_ylim(_range(table))
