@@ -8,6 +8,7 @@ import typer
 from unifocal.lab.commands.options import Data, Groups, Layout
 from unifocal.lab.commands.running import interruptible
 from unifocal.lab.errors import LabError
+from unifocal.lab.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +88,7 @@ def _tables(evaluation: "Evaluation", dataset: "Dataset") -> "list[Table]":
     summary, sizes = summarise_cases(evaluation.metrics), recall_by_size(evaluation.lesions)
     tables = []
     for name, metrics in summary.groupby("class", sort=False):
-        title = Text(f"{dataset.name}, {name}: {len(dataset.cases)} cases")
+        title = Text(f"{dataset.name}, {name}: {counted(len(dataset.cases), 'case')}")
         table = Table("metric", "unit", title=title, box=box.SIMPLE_HEAD)
         for heading in ("mean", "median", "cases", "undefined"):
             table.add_column(heading, justify="right")

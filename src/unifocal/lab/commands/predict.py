@@ -7,6 +7,7 @@ import typer
 
 from unifocal.lab.commands.options import Layout
 from unifocal.lab.commands.running import interruptible
+from unifocal.lab.words import counted
 
 
 def predict(
@@ -41,4 +42,4 @@ def predict(
         found = find_model(model, loss, network)
         errors.print(f"predicting with {found.title}", markup=False, highlight=False)
         paths = predict_all(found, images, out, layout, device, choose_track(errors))
-    print(f"{len(paths)} masks: {out}")
+    print(f"{counted(len(paths), 'mask')}: {out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unifocal.lab.grid.status import duration
+from unifocal.lab.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -81,7 +82,7 @@ def summary(runs: Sequence["RunStatus"]) -> str:
     from unifocal.lab.grid.status import total_remaining
 
     count = {state: sum(run.state == state for run in runs) for state in COLOURS}
-    parts = [f"{count['finished']} of {len(runs)} runs finished"]
+    parts = [f"{count['finished']} of {counted(len(runs), 'run')} finished"]
     parts += [f"{count[state]} {state}" for state in ("running", "failed", "waiting") if count[state]]
     left = total_remaining(runs)
     return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")

@@ -10,10 +10,11 @@ from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.labels import short_names
-from unifocal.lab.report.numbers import NONE, counted, interval
+from unifocal.lab.report.numbers import NONE, interval
 from unifocal.lab.report.parts import Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.words import counted
 
 METRIC = "DSC"  # that `tune` chooses by
 
