@@ -7,6 +7,7 @@ import typer
 
 from unifocal.lab.commands.options import Data, Groups, Layout
 from unifocal.lab.commands.running import interruptible
+from unifocal.lab.commands.tables import fitting, say
 from unifocal.lab.errors import LabError
 from unifocal.lab.words import counted
 
@@ -58,13 +59,13 @@ def evaluate(
             out = _made(out.expanduser())  # before the measuring, which may take long
         evaluation = measure_all(found, dataset, track)
     for table in _tables(evaluation, dataset):
-        shown.print(table)
-    shown.print(f"predictions read as: {found.reading}", markup=False, highlight=False, soft_wrap=True)
+        shown.print(fitting(table, shown))
+    say(shown, f"predictions read as: {found.reading}")
     if out is not None:
         for name, rows in (("metrics", evaluation.metrics), ("lesions", evaluation.lesions)):
             path = out / f"{name}.csv"
             write_table(path, rows)
-            shown.print(f"{name + ':':9}{path}", markup=False, highlight=False, soft_wrap=True)
+            say(shown, f"{name + ':':9}{path}")
 
 
 def _made(out: Path) -> Path:

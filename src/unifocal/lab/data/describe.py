@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,8 +168,9 @@ class Description:
             ]
         if self.given_groups is not None and self.groups_file is None:
             lines.append(("patients, by file name", str(self.given_groups)))
+        groups = counted(self.given_groups or 0, "group")
         lines += [
-            ("groups file", f"{self.groups_file}: {self.given_groups} groups" if self.groups_file else "none"),
+            ("groups file", f"{Path(self.groups_file).name}: {groups}" if self.groups_file else "none"),
             ("groups kept whole in folds", str(self.fold_groups)),
             *(("note", note) for note in self.notes),
         ]
