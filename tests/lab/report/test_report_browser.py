@@ -9,7 +9,7 @@ from unifocal.lab.report.page import render
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build, title
 
-AXE = Path(pytest.importorskip("axe_core_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"
 CLOCK = """(() => {
     const timers = new Map();
@@ -108,11 +108,11 @@ def test_a_live_page_loads_itself_anew_until_it_is_told_to_pause(live, browser):
     live.write_text(live.read_text().replace("<h1>", "<h1>News: "))
     assert page.evaluate("waits()") == [600_000]
     page.evaluate_and_leave("ring()")
-    page.wait_until(f"document.querySelector('h1').textContent.startsWith('News') && {LOADED}")
+    page.wait_until(f"{LOADED} && document.querySelector('h1').textContent.startsWith('News')")
     page.evaluate("window.mark = 1; document.getElementById('pause').click()")
     assert page.evaluate("waits()") == []
     assert page.evaluate("document.getElementById('pause').textContent") == "Go on"
     page.evaluate_and_leave("document.getElementById('pause').click()")
-    page.wait_until(f"!window.mark && {LOADED}")
+    page.wait_until(f"{LOADED} && !window.mark")
     assert page.evaluate("waits()") == [600_000]
     assert page.problems == []
