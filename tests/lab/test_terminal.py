@@ -111,8 +111,8 @@ def printed(data, capsys, monkeypatch):
 
 
 def words(text):
-    """The words in it, without the lines of tables."""
-    return set(re.sub("[\u2500-\u257f]", " ", text).split())
+    """The words in it, without the lines of tables and the colons of paragraphs."""
+    return {word.rstrip(":") for word in re.sub("[\u2500-\u257f]", " ", text).split()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -151,4 +151,10 @@ def test_a_window_that_is_too_narrow_gets_paragraphs(capsys):
     table.add_row("[bold]alpha[/bold]", "one two three", "", "0.123\n± 0.2")
     console = Console(width=15)
     console.print(fitting(table, console))
-    assert capsys.readouterr().out.splitlines() == ["alpha", "  text: one two", "  three", "  number: 0.123", "  ± 0.2"]
+    assert capsys.readouterr().out.splitlines() == [
+        "name: alpha",
+        "  text: one two",
+        "  three",
+        "  number: 0.123",
+        "  ± 0.2",
+    ]

@@ -81,18 +81,20 @@ def _longest(column: "Column", console: "Console", whole: bool) -> int:
 
 
 def _paragraphs(table: "Table", console: "Console") -> "RenderableType":
-    """Title, then the rows: the first cell, below it the others with their headings."""
+    """Title, then the rows: the first cell, below it the others, each after its heading."""
     from rich.console import Group
     from rich.text import Text
 
     blocks: list[RenderableType] = [table.title] if table.title else []
-    headings = [_text(column.header, console) for column in table.columns]
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        first, *others = (_text(cell, console) for cell in row)
-        blocks.append(first)
-        for heading, text, column in zip(headings[1:], others, table.columns[1:], strict=True):
+        indent = ""
+        for column, cell in zip(table.columns, row, strict=True):
+            heading, text = _text(column.header, console), _text(cell, console)
             told = Text(" ").join(text.split()) if column.justify == "right" else text  # a number needs one line
-            if told.plain:
-                told = Text.assemble(heading, ": ", told) if heading.plain else told
-                blocks += [Text(INDENT) + line for line in told.wrap(console, console.width - len(INDENT))]
+            if heading.plain and told.plain:
+                told = Text.assemble(heading, ": ", told)
+            for line in told.wrap(console, console.width - len(indent)) if told.plain else ():
+                line.rstrip()
+                blocks.append(Text(indent) + line)
+            indent = INDENT
     return Group(*blocks)

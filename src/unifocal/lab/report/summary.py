@@ -47,7 +47,7 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         table = Table(title=f"{experiment.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
         complete = all(row.done == row.planned for row in rows)
         widest = max(len(row.label) for row in rows)
-        table.add_column("loss", overflow="fold", min_width=min(widest, 22 if complete else 14))
+        table.add_column("loss", overflow="fold", min_width=min(widest, 14 if complete else 11))
         for metric in MAIN:
             table.add_column(metric, justify="right", no_wrap=True)
         if not complete:
