@@ -83,7 +83,7 @@ def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = sile
     foreground = shares(dataset)
     if not any(foreground):
         raise LabError(
-            f"expected lesions; {counted(len(foreground), 'mask')} of {dataset.root}, all empty. Do they mark the "
+            f"expected lesions; all {counted(len(foreground), 'mask')} of {dataset.root} without one. Do they mark the "
             "lesion in their transparency only, or lie elsewhere?"
         )
     digests = file_digests(dataset, folder / PREPARED, track)
