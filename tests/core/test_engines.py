@@ -812,6 +812,8 @@ def test_four_million_voxels_keep_six_digits(engine, constant, k, activation):
 def test_a_hundred_million_voxels_keep_six_digits(engine, constant, k, activation):
     if engine == "reference":
         pytest.skip("reference: it would need a dozen arrays of this size")
+    if engine == "aten" and constant != (k == 2):
+        pytest.skip("aten: adds its blocks in one way, whatever the activation")
     small, large = tiled(activation, k, 10_000, 10_000, torch.float16, constant)
     check_many(engine, small, large, 10_000)
 
@@ -821,9 +823,13 @@ def test_a_hundred_million_voxels_keep_six_digits(engine, constant, k, activatio
 @each_activation
 @each_float
 def test_gradients_of_forty_thousand_voxels(engine, dtype, activation, labels):
+    """Several blocks of every engine that has blocks, the last one ragged."""
+    if engine == "reference":
+        pytest.skip("reference: has no blocks, and so nothing that depends on their number")
     for k in channels(activation, 1, 2, 3, 17):
-        weights = weighting(2, 40_009)
-        check(engine, call(activation, k, 40_009, dtype=dtype, labels=labels, weights=weights))
+        voxels = 40_009 if k < 17 else 9_001
+        weights = weighting(2, voxels)
+        check(engine, call(activation, k, voxels, dtype=dtype, labels=labels, weights=weights))
 
 
 # --- the same again --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import make_tiny, read_data, write_data
 
 from unifocal.lab import pictures
-from unifocal.lab.cells import explain
+from unifocal.lab.cells import explain, run_cell
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.comparison import check_losses, compare
 from unifocal.lab.configuration import settings_from
@@ -67,6 +67,16 @@ def test_the_summary_can_be_computed_again_from_the_results(done):
     assert command(result) in text
     for part in ("12 cases", "prediction empty, truth not", "near-duplicates", "torch", "None."):
         assert part in text
+    assert "| threads | 1 |" in text and "device cpu, threads 1." in text
+
+
+def test_a_checkpoint_left_by_a_kill_after_the_end_goes_at_the_next_look(done):
+    result, _ = done
+    outcome = result.outcomes[0]
+    left = outcome.folder / "last.ckpt"
+    left.touch()
+    assert run_cell(str(outcome.experiment.folder), outcome.run.name)["status"] == "finished"
+    assert not left.exists()
 
 
 def test_the_folds_are_written_and_split_everything(done):

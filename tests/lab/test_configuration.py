@@ -80,7 +80,7 @@ def test_values_may_be_written_in_several_ways(write):
     [
         ("folds: 3\nepoch: 3\n", {}, ["mine.yaml, line 2: epoch", "Did you mean 'epochs'"]),
         ("folds: 3\nepochs: 0\n", {}, ["mine.yaml, line 2: epochs", "got '0'"]),
-        ("losses: [dice, dice]\n", {}, ["mine.yaml, line 1: losses", "stands twice"]),
+        ("losses: [dice, dice]\n", {}, ["mine.yaml, line 1: losses", "got dice twice"]),
         ("losses: [dice, focal:gamma]\n", {}, ["mine.yaml, line 1: losses", "name:argument=value"]),
         ("protocol: generalised-focal/kits\n", {}, ["mine.yaml, line 1", "Did you mean 'generalised-focal/kits19'"]),
         ("seed: 1\nseeds: 2\n", {}, ["line 2: 'seeds' is the same setting as in", "line 1"]),
@@ -89,6 +89,11 @@ def test_values_may_be_written_in_several_ways(write):
         ("", {"protocol": "kits19"}, ["--protocol: expected a protocol", "'kits19'"]),
         ("clip: -79, 304\n", {"clip_percentiles": "1,99"}, ["clip from", "line 1", "--clip-percentiles"]),
         ("", {"protocol": KITS, "size": "64"}, ["size from --size", f"spacing from protocol {KITS}"]),
+        (
+            "clip: 3, 4\nfolds: 1\n",
+            {"clip_percentiles": "1,99"},
+            ["line 2: folds", "clip and clip_percentiles"],
+        ),
         ("folds: 1\nwidth: -1\n", {"epochs": "no"}, ["line 1: folds", "line 2: width", "--epochs: epochs"]),
     ],
 )

@@ -74,7 +74,7 @@ def test_kill_9_at_random_moments_costs_an_epoch_at_most(straight, tmp_path):
     text = said(process)
     assert process.returncode == 0, text
     assert (out / "results.csv").read_bytes() == expected
-    for title, done in re.findall(r"\] (.*?): goes on after (\d+) epochs", text):
+    for title, done in re.findall(r"\] (.*?): goes on after (\d+) epochs?", text):
         loss, fold = re.fullmatch(r"(\w+), fold (\d)", title).groups()  # type: ignore[union-attr]
         [rows] = [n for name, n in before.items() if name.startswith(f"unet-{loss}-fold{fold}-")]
         assert int(done) >= rows - 1

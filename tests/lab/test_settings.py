@@ -1,5 +1,6 @@
 """Settings are checked before anything starts, and a run's identity changes with everything its numbers depend on."""
 
+import re
 from typing import Any
 
 import pytest
@@ -71,6 +72,66 @@ def test_a_misspelt_loss_or_argument_names_the_nearest():
 def test_impossible_settings_are_refused_by_name(mistake):
     with pytest.raises(LabError, match=next(iter(mistake))):
         make_settings(**{"losses": [DICE], **mistake})
+
+
+WRONG = {
+    "losses": 3,
+    "networks": 3,
+    "protocol": "generalised-focal/kits",
+    "layout": "busl",
+    "exclude": 3.5,
+    "validation": "1",
+    "size": "8,0",
+    "crop": "1,2,3,4",
+    "spacing": "1,-1",
+    "clip": "3",
+    "clip_percentiles": "9,1",
+    "shard": "4/3",
+    "groups": 3,
+    "splits": 3,
+    "sequences": 3.5,
+    "target": 3.5,
+    "slurm": 3.5,
+    "address": 3,
+}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_wrong_value_is_told_with_what_was_expected_and_what_came(name):
+    """In the lab's own words, whatever kind of setting it is."""
+    wrong = WRONG.get(name, "-1.5e")
+    with pytest.raises(LabError) as caught:
+        make_settings(**{name: wrong})
+    [told] = str(caught.value).splitlines()[1:]
+    assert re.match(rf"  {name}: expected .+; got {re.escape(repr(wrong))}", told), told
+    assert "Input should" not in told and "a valid" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("folds", "a whole number from 2 up; got 'x'. As in folds=5"),
+        ("validation", "a number above 0 and below 1; got 'x'. As in validation=0.2"),
+        ("patch_foreground", "a number from 0 to 1;"),
+        ("patch_overlap", "a number from 0 up and below 1;"),
+        ("width", "a whole number from 1 up, or none; got 'x'. Channels of"),
+        ("patch", "1 to 3 whole numbers from 1 up, with commas between them, or none;"),
+        ("clip", "2 numbers, with a comma between them, or none;"),
+        ("schedule", "one of poly, plateau, cosine, constant;"),
+        ("augment", "true or false; got 'x'. As in augment=true"),
+    ],
+)
+def test_what_is_expected_is_read_off_the_type(name, words):
+    with pytest.raises(LabError, match=re.escape(f"  {name}: expected {words}")):
+        make_settings(**{name: "x"})
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(LabError) as caught:
+        make_settings(folds=1, size="x", spacing=2, clip="1,2", clip_percentiles="3,4", schedule="ploy")
+    told = str(caught.value)
+    parts = ["folds: ", "size: ", "size and spacing exclude", "clip and clip_percentiles exclude", "mean 'poly'"]
+    assert all(part in told for part in parts) and len(told.splitlines()) == 6, told
 
 
 def test_settings_are_frozen():

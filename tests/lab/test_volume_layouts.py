@@ -466,7 +466,7 @@ class TestPlain:
         notes = read_dataset(tmp_path).notes
         assert notes == (
             "2 different spacings; the most common, 1 x 1 x 1 mm, in 2 of 3 cases.",
-            "axes point differently: RAS in 2 cases, LAS in 1 cases.",
+            "axes point differently: RAS in 2 cases, LAS in 1 case.",
         )
 
 

@@ -30,6 +30,7 @@ def run_cell(out: str, name: str, judge: Judge = unmoved) -> Record:
     folder = Path(out) / "runs" / name
     record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
     if is_finished(folder):
+        (folder / "last.ckpt").unlink(missing_ok=True)  # of a process that was killed before it could
         return record | {"reason": _in_short(folder)}
     started = time.perf_counter()
     experiment, run = read_run(Path(out), name)

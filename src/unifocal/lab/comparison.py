@@ -31,6 +31,7 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
 from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.storage import lock, write_json
+from unifocal.lab.words import counted
 
 
 def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:
@@ -105,7 +106,8 @@ def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2)
         try:
             value = module(logits, labels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise LabError(f"loss {loss.label!r} does not fit {classes} classes: {error}") from error
+            fitted = counted(classes, "class", "classes")
+            raise LabError(f"loss {loss.label!r} does not fit {fitted}: {error}") from error
         if value.ndim != 0:
             raise LabError(
                 f"loss {loss.label!r}: expected one number per batch; got a tensor of shape {tuple(value.shape)}. "
@@ -120,7 +122,7 @@ def check_device(name: str) -> None:
 
 def plan_aloud(dataset: Dataset, settings: Settings, folder: Path, watcher: Watcher) -> Experiment:
     """`experiment.plan`, and what a user should know of it."""
-    watcher.stage(f"preparing {len(dataset.cases)} cases of {dataset.name}")
+    watcher.stage(f"preparing {counted(len(dataset.cases), 'case')} of {dataset.name}")
     for note in dataset.notes:
         watcher.stage(note)
     if settings.division == "dealt" and is_divided(dataset):

@@ -30,6 +30,7 @@ from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
 from unifocal.lab.storage import read_json, write_json
+from unifocal.lab.words import counted
 
 PREPARED = "prepared"
 DATASET = TypeAdapter(Dataset)
@@ -82,8 +83,8 @@ def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = sile
     foreground = shares(dataset)
     if not any(foreground):
         raise LabError(
-            f"expected lesions; all {len(foreground)} masks of {dataset.root} are empty. Do they mark the lesion in "
-            "their transparency only, or lie elsewhere?"
+            f"expected lesions; all {counted(len(foreground), 'mask')} of {dataset.root} without one. Do they mark the "
+            "lesion in their transparency only, or lie elsewhere?"
         )
     digests = file_digests(dataset, folder / PREPARED, track)
     duplicates = _duplicates(dataset, digests, track)

@@ -19,6 +19,7 @@ from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.storage import lock, read_json, write_json
 from unifocal.lab.training.execute import choose_device, chosen, is_trained, load_network
+from unifocal.lab.words import counted
 
 VARIES = ("fold", "seed", "split")  # between the runs of a model
 RECORD = "prediction.json"  # what the masks in a folder were made by
@@ -34,7 +35,7 @@ class Model:
     @property
     def title(self) -> str:
         first = self.runs[0]
-        return f"{first.network.label}, {first.loss.label}, {len(self.runs)} run{'s' * (len(self.runs) > 1)}"
+        return f"{first.network.label}, {first.loss.label}, {counted(len(self.runs), 'run')}"
 
 
 def find_model(folder: Path, loss: str | None = None, network: str | None = None) -> Model:

@@ -19,6 +19,8 @@ from rich.progress import (
     track,
 )
 
+from unifocal.lab.words import counted
+
 Item = TypeVar("Item")
 
 
@@ -70,13 +72,13 @@ class Lines(Watcher):
     def plan(self, runs: int, finished: int, epochs: int) -> None:
         self.runs, self.number = runs, finished
         earlier = f", {finished} of them finished earlier" if finished else ""
-        self.say(f"{runs} runs of {epochs} epochs{earlier}")
+        self.say(f"{counted(runs, 'run')} of {counted(epochs, 'epoch')}{earlier}")
 
     def run_started(self, name: str, epochs_done: int) -> None:
         self.number += 1
         self.under_way[name] = self.number, time.perf_counter()
         if epochs_done:
-            self.say(f"[{self.number}/{self.runs}] {name}: goes on after {epochs_done} epochs")
+            self.say(f"[{self.number}/{self.runs}] {name}: goes on after {counted(epochs_done, 'epoch')}")
 
     def run_ended(self, name: str, result: str) -> None:
         number, started = self.under_way.pop(name)

@@ -8,13 +8,15 @@ them: numbers with commas become tuples, `none` is None.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from unifocal.lab.choices import Choice, LossChoice, NetworkChoice
 from unifocal.lab.data.problems import suggest
 from unifocal.lab.errors import LabError
+from unifocal.lab.expectations import expected
 
 SECTIONS = ("Comparison", "Data", "Preparation", "Patches", "Network", "Training", "Machine")
 
@@ -44,6 +46,8 @@ def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in ("none", "null", "") else value
 
 
+EXCLUSIVE = (("clip", "clip_percentiles"), ("size", "spacing"))
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_words), Field(min_length=1, max_length=3)]
@@ -58,6 +62,13 @@ Networks = Annotated[tuple[NetworkChoice, ...], BeforeValidator(_networks), Fiel
 def setting(section: str, default: Any, text: str) -> Any:
     """A field of `Settings`: where it stands, what it is without a word, what it means."""
     return Field(default, description=text, json_schema_extra={"section": section}, validate_default=False)
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """What does not go together, in words."""
+    given = {name for name, value in values.items() if _none(value) is not None}
+    pairs = [pair for pair in EXCLUSIVE if given.issuperset(pair)]
+    return [f"{one} and {other} exclude each other: set one of them to none" for one, other in pairs]
 
 
 class Settings(BaseModel):
@@ -163,7 +174,7 @@ class Settings(BaseModel):
     threads: Positive | None = setting("Machine", None, "Of the CPU; torch's choice if not given.")
     workers: Positive = setting("Machine", 1, "Runs at the same time, each in a process of its own.")
     engine: Literal["local", "ray", "slurm"] = setting("Machine", "local", "What the runs are handed to.")
-    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = setting(
+    shard: str | None = setting(
         "Machine", None, "i/n: do the i-th of n equal parts of the runs here; for any other scheduler."
     )
     address: str | None = setting("Machine", None, "Of the Ray cluster; one is started here if not given.")
@@ -208,30 +219,29 @@ class Settings(BaseModel):
         labels = [str(value) for value in values]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"each once, please; {', '.join(twice)} stands twice")
+            raise ValueError(f"expected each once; got {', '.join(twice)} twice")
         return values
 
     @field_validator("shard")
     @classmethod
     def _of_many(cls, shard: str | None) -> str | None:
-        part, parts = map(int, shard.split("/")) if shard else (1, 1)
-        if part > parts:
-            raise ValueError(f"part {part} of {parts} is none")
+        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard or "1/1")
+        if not found or int(found[1]) > int(found[2]):
+            raise ValueError("expected i/n, with i from 1 to n, as in 1/4")
         return shard
 
     @field_validator("clip", "clip_percentiles")
     @classmethod
     def _rising(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
         if values is not None and values[0] >= values[1]:
-            raise ValueError("the lower bound first, please, and below the upper one")
+            raise ValueError("expected two numbers, the lower one first")
         return values
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.clip is not None and self.clip_percentiles is not None:
-            raise ValueError("clip and clip_percentiles exclude each other")
-        if self.size is not None and self.spacing is not None:
-            raise ValueError("size and spacing exclude each other")
+        found = _contradictions(dict(self))
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
     def section(self, name: str) -> dict[str, Any]:
@@ -290,19 +300,34 @@ def check_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Set
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [f"  {_mistake(problem, origins)}" for problem in error.errors()]
-        raise LabError("these settings are impossible:\n" + "\n".join(lines)) from None
+        problems = {str(problem["loc"][0]): problem for problem in reversed(error.errors()) if problem["loc"]}
+        lines = [_mistake(name, problem, values, origins) for name, problem in reversed(problems.items())]
+        lines += [_with_origins(text, origins) for text in _contradictions(values)]
+        raise LabError("these settings are impossible:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-def _mistake(problem: Any, origins: Mapping[str, str]) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, dict))
-    text = problem["msg"].removeprefix("Value error, ")
-    if not where:  # settings that do not go together, named in the text
-        said = [f"{name} from {origins[name]}" for name in re.findall(r"\w+", text) if name in origins]
-        return f"{text} ({', '.join(said)})" if said else text
-    key = str(problem["loc"][0])
-    origin = f"{origins[key]}: " if key in origins else ""
+def _mistake(name: str, problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """Where a setting comes from, what it expects, what came, and what it is for."""
+    where = f"{origins[name]}: {name}" if name in origins else name
     if problem["type"] == "extra_forbidden":
-        return f"{origin}{where}: there is no such setting.{suggest(where, Settings.model_fields)}"
-    shown = where.startswith(("losses", "networks")) or isinstance(problem["input"], dict)
-    return f"{origin}{where}: {text}" + ("" if shown else f"; got {problem['input']!r}")
+        return f"{where}: there is no such setting.{suggest(name, Settings.model_fields)}"
+    field, value = Settings.model_fields[name], values.get(name, problem["input"])
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])
+        return f"{where}: {text}" if "; got " in text else f"{where}: {text}; got {value!r}."
+    return f"{where}: expected {expected(field)}; got {value!r}.{_help(name, field, value)}"
+
+
+def _help(name: str, field: FieldInfo, value: Any) -> str:
+    """A sentence for whoever gave a wrong value: the nearest word, a right value, or what the setting is for."""
+    if get_origin(field.annotation) is Literal:
+        return suggest(str(value), map(str, get_args(field.annotation)))
+    if field.default in (None, ()):
+        return f" {field.description}"
+    return f" As in {name}={text_of(field.default).lower()}"
+
+
+def _with_origins(text: str, origins: Mapping[str, str]) -> str:
+    """Settings that do not go together, named in the text, and where each comes from."""
+    said = [f"{name} from {origins[name]}" for name in re.findall(r"\w+", text) if name in origins]
+    return f"{text} ({', '.join(said)})." if said else f"{text}."

@@ -129,7 +129,8 @@ def printed(out, width, *words):
 def test_the_table_fits_the_window_and_has_no_colours_where_none_are_wanted(mixed, width):
     result = printed(mixed, width)
     assert result.exit_code == 0, result.output
-    assert all(len(line) <= width for line in result.output.splitlines())
+    told = command.words(read_status(mixed))  # lines that the terminal breaks, for what is in them may be copied
+    assert all(len(line) <= width or line in told for line in result.output.splitlines())
     assert "\x1b" not in result.output
     text = " ".join(result.output.split())
     for part in ("finished", "running", "failed", "waiting", "4/10", "3/10"):

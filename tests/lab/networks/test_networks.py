@@ -278,7 +278,7 @@ def test_2d_weights_lie_in_channels_last():
         ("nnunet", {"levels": 3.0}, "whole; got 3.0"),
         ("reg-unet", {"concatenate": 1}, "expected true or false; got 1"),
         ("resnet50-unet", {"width": 32}, "fixed width"),
-        ("segresnet", {"width": 12}, "a multiple of 8; got 12"),
+        ("segresnet", {"width": 12}, "a multiple of 8; got 12. As in segresnet:width=32, or --width 32 for all"),
         ("vnet", {"width": 4, "channels": 5}, "width of at least the image's 5 channels; got 4"),
         ("mrrn", {"levels": 2, "deep_supervision": True}, "3 levels or more"),
     ],

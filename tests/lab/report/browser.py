@@ -20,6 +20,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 60  # seconds for one answer
+GONE = ("Inspected target navigated", "context was destroyed", "Cannot find context")  # Chromium's words for it
+LOADED = "document.readyState + location.protocol === 'completefile:'"
 
 
 def find_chromium() -> str:
@@ -28,6 +30,10 @@ def find_chromium() -> str:
     if found is None:
         pytest.skip(f"no Chromium here (looked for {', '.join(NAMES)}): apt-get install chromium")
     return found
+
+
+class Navigated(RuntimeError):
+    """The page that was asked has made room for the next one."""
 
 
 class Browser:
@@ -70,7 +76,9 @@ class Browser:
         while (answer := self._read()).get("id") != self.number:
             self.events.append(answer)
         if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
+            reason = str(answer["error"])
+            kind = Navigated if any(word in reason for word in GONE) else RuntimeError
+            raise kind(f"{method}: {reason}")
         result: dict[str, Any] = answer.get("result", {})
         return result
 
@@ -87,8 +95,10 @@ class Browser:
         answer: dict[str, Any] = json.loads(message)
         return answer
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
-        """A page as a window of that size shows it; a phone below 600 px."""
+    def open(
+        self, path: Path, width: int = 1280, height: int = 900, dark: bool = False, first: str | None = None
+    ) -> "Page":
+        """A page as a window of that size shows it, a phone below 600 px; `first` runs before its scripts."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
@@ -98,8 +108,10 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         page.emulate(dark=dark)
+        if first:
+            page.call("Page.addScriptToEvaluateOnNewDocument", source=first)
         page.call("Page.navigate", url=path.resolve().as_uri())
-        page.wait_for_load()
+        page.wait_until(LOADED)
         return page
 
 
@@ -112,12 +124,20 @@ class Page:
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.call(method, self.session, **parameters)
 
-    def wait_for_load(self) -> None:
+    def wait_until(self, condition: str) -> None:
+        """Wait for a condition that a navigation under way brings about, and may interrupt the question for."""
         end = time.monotonic() + PATIENCE
-        while self.evaluate("document.readyState + location.protocol") != "completefile:":
+        while not self.evaluate_and_leave(condition):
             if time.monotonic() > end:
-                raise RuntimeError("the page does not finish loading")
+                raise RuntimeError(f"has not come true for {PATIENCE} s: {condition}")
             time.sleep(0.05)
+
+    def evaluate_and_leave(self, expression: str) -> Any:
+        """The value of an expression, or None if the page has gone before it could answer."""
+        try:
+            return self.evaluate(expression)
+        except Navigated:
+            return None
 
     def emulate(self, *, dark: bool = False, media: str = "screen") -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

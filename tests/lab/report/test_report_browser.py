@@ -3,20 +3,37 @@
 from pathlib import Path
 
 import pytest
-from browser import Browser
+from browser import LOADED, Browser
 
 from unifocal.lab.report.page import render
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build, title
 
-AXE = Path(pytest.importorskip("axe_core_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 OPEN_ALL = "document.querySelectorAll('details').forEach(part => part.open = true)"
+CLOCK = """(() => {
+    const timers = new Map();
+    window.setTimeout = (action, wait) => { timers.set(timers.size + 1, [action, wait]); return timers.size; };
+    window.clearTimeout = (timer) => timers.delete(timer);
+    window.waits = () => [...timers.values()].map(([_, wait]) => wait);
+    window.ring = () => timers.forEach(([action], timer) => { timers.delete(timer); action(); });
+})()"""  # a clock that stands still until it is told to ring
 
 
 @pytest.fixture(scope="module")
 def browser():
     with Browser() as found:
         yield found
+
+
+@pytest.fixture
+def live(tmp_path, folder_of, monkeypatch):
+    """A page of a comparison under way; its own clock would ring after the test is over."""
+    monkeypatch.setattr("unifocal.lab.report.page.REFRESH", 600)
+    study = read_study(folder_of("missing"))
+    path = tmp_path / "live.html"
+    path.write_text(render(title(study), build(study, quick=True), live=True))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -80,36 +97,22 @@ def test_on_paper_everything_is_unfolded(folder_of, browser):
     assert page.evaluate("document.documentElement.scrollWidth") <= 718 + 90  # a wide table may stand out a little
 
 
-def test_a_live_page_loads_itself_anew_until_it_is_told_to_pause(tmp_path, browser, folder_of, monkeypatch):
-    study = read_study(folder_of("missing"))
-    monkeypatch.setattr("unifocal.lab.report.page.REFRESH", 1)
-    path = tmp_path / "live.html"
-    path.write_text(render(title(study), build(study, quick=True), live=True))
-    page = browser.open(path, width=390)
+def test_a_live_page_is_as_good(live, browser):
+    page = browser.open(live, width=390)
     assert page.axe(AXE) == []
-    page.evaluate("window.mark = 1")
-    page.evaluate("new Promise(done => setTimeout(done, 300))")
-    path.write_text(path.read_text().replace("<h1>", "<h1>News: "))
-    _wait(page, "document.querySelector('h1').textContent.startsWith('News') && !window.mark")
-    page.evaluate("document.getElementById('pause').click(); window.mark = 2")
-    page.evaluate("new Promise(done => setTimeout(done, 1500))")
-    assert (
-        page.evaluate("window.mark") == 2 and page.evaluate("document.getElementById('pause').textContent") == "Go on"
-    )
-    page.evaluate("document.getElementById('pause').click()")
-    _wait(page, "!window.mark")
+    assert page.problems == [] and page.requests == []
+
+
+def test_a_live_page_loads_itself_anew_until_it_is_told_to_pause(live, browser):
+    page = browser.open(live, first=CLOCK)
+    live.write_text(live.read_text().replace("<h1>", "<h1>News: "))
+    assert page.evaluate("waits()") == [600_000]
+    page.evaluate_and_leave("ring()")
+    page.wait_until(f"{LOADED} && document.querySelector('h1').textContent.startsWith('News')")
+    page.evaluate("window.mark = 1; document.getElementById('pause').click()")
+    assert page.evaluate("waits()") == []
+    assert page.evaluate("document.getElementById('pause').textContent") == "Go on"
+    page.evaluate_and_leave("document.getElementById('pause').click()")
+    page.wait_until(f"{LOADED} && !window.mark")
+    assert page.evaluate("waits()") == [600_000]
     assert page.problems == []
-
-
-def _wait(page, condition):
-    import time
-
-    end = time.monotonic() + 20
-    while True:
-        try:
-            if page.evaluate(condition):
-                return
-        except RuntimeError:  # the page is just being loaded
-            pass
-        assert time.monotonic() < end, condition
-        time.sleep(0.1)

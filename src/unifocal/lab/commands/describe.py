@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unifocal.lab.commands.options import Data, Groups, Layout
+from unifocal.lab.commands.tables import fitting
 
 
 def describe(
@@ -30,4 +31,5 @@ def describe(
     if as_json:
         print(json.dumps(description.to_dict(), indent=2, ensure_ascii=False))
     else:
-        Console().print(description.table())
+        console = Console()
+        console.print(fitting(description.table(), console))

@@ -7,7 +7,9 @@ import typer
 
 from unifocal.lab.commands.options import Data, Groups, Layout
 from unifocal.lab.commands.running import interruptible
+from unifocal.lab.commands.tables import fitting, say
 from unifocal.lab.errors import LabError
+from unifocal.lab.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,13 +59,13 @@ def evaluate(
             out = _made(out.expanduser())  # before the measuring, which may take long
         evaluation = measure_all(found, dataset, track)
     for table in _tables(evaluation, dataset):
-        shown.print(table)
-    shown.print(f"predictions read as: {found.reading}", markup=False, highlight=False, soft_wrap=True)
+        shown.print(fitting(table, shown))
+    say(shown, f"predictions read as: {found.reading}")
     if out is not None:
         for name, rows in (("metrics", evaluation.metrics), ("lesions", evaluation.lesions)):
             path = out / f"{name}.csv"
             write_table(path, rows)
-            shown.print(f"{name + ':':9}{path}", markup=False, highlight=False, soft_wrap=True)
+            say(shown, f"{name + ':':9}{path}")
 
 
 def _made(out: Path) -> Path:
@@ -87,7 +89,7 @@ def _tables(evaluation: "Evaluation", dataset: "Dataset") -> "list[Table]":
     summary, sizes = summarise_cases(evaluation.metrics), recall_by_size(evaluation.lesions)
     tables = []
     for name, metrics in summary.groupby("class", sort=False):
-        title = Text(f"{dataset.name}, {name}: {len(dataset.cases)} cases")
+        title = Text(f"{dataset.name}, {name}: {counted(len(dataset.cases), 'case')}")
         table = Table("metric", "unit", title=title, box=box.SIMPLE_HEAD)
         for heading in ("mean", "median", "cases", "undefined"):
             table.add_column(heading, justify="right")

@@ -55,7 +55,7 @@ def _print(costs: Sequence["Cost"], settings: Settings) -> None:
             else (_time(cost.step), _time(cost.epoch), _time(cost.run), _memory(cost.memory))
         )
         rows.append((plain(cost.dataset), plain(cost.network), plain(cost.loss), runs, *numbers))
-    print_table(("data", "network", "loss", "runs", "step", "epoch", "run", "memory"), rows)
+    print_table(("data", "network", "loss", "runs", "step", "epoch", "run", "memory"), rows, folded=("network", "loss"))
     left = sum(cost.left for cost in costs if cost.problem is None)
     print(f"left to do, one run after the other: {_time(left)}" + (_shared(left, settings)))
 

@@ -99,10 +99,11 @@ def _curves(quantity: str, losses: str | None, gamma: str | None, delta: str | N
 def _write(figure: "Plot", out: Path) -> None:
     from rich.console import Console
 
+    from unifocal.lab.commands.tables import say
     from unifocal.lab.plots.writing import write_plot
 
     out = out.expanduser()
     write_plot(figure, out)
     console = Console()
-    console.print(f"figure: {out}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"figure: {out}")
     console.print(figure.caption, markup=False, highlight=False)

@@ -7,6 +7,8 @@ import typer
 
 from unifocal.lab.commands.options import Layout
 from unifocal.lab.commands.running import interruptible
+from unifocal.lab.commands.tables import say
+from unifocal.lab.words import counted
 
 
 def predict(
@@ -39,6 +41,6 @@ def predict(
         from unifocal.lab.progress import choose_track
 
         found = find_model(model, loss, network)
-        errors.print(f"predicting with {found.title}", markup=False, highlight=False)
+        say(errors, f"predicting with {found.title}")
         paths = predict_all(found, images, out, layout, device, choose_track(errors))
-    print(f"{len(paths)} masks: {out}")
+    print(f"{counted(len(paths), 'mask')}: {out}")

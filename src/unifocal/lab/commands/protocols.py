@@ -76,7 +76,7 @@ def _print(protocol: "Protocol", settings: "Settings") -> None:
     for parameter, values in protocol.sweep.items():
         say(f"sweep of {parameter}: {', '.join(values)}")
     if protocol.results:
-        print_table(("loss", "network", "class", "the paper's numbers"), _results(protocol))
+        print_table(("loss", "network", "class", "the paper's numbers"), _results(protocol), folded=("loss",))
     for note in protocol.notes:
         say(f"* {note}")
 

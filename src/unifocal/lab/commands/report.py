@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unifocal.lab.commands.running import interruptible
+from unifocal.lab.commands.tables import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from unifocal.lab.report.reading import Study
 
 KEPT = "The page shows how far it has come; the same command goes on from there."
@@ -36,13 +39,10 @@ def report(
         else:
             page = write_report(runs, choose_track(errors), metric)
     for name, path in (("report", page), ("files", page.with_name(FILES))):
-        shown.print(f"{name + ':':9}{path}", markup=False, highlight=False, soft_wrap=True)
+        say(shown, f"{name + ':':9}{path}")
 
 
-def _tell(page: Path, study: "Study", console: object) -> None:
-    from rich.console import Console
-
+def _tell(page: Path, study: "Study", console: "Console") -> None:
     from unifocal.lab.report.contents.methods import sentence
 
-    assert isinstance(console, Console)
-    console.print(f"{page}: {sentence(study)}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{page}: {sentence(study)}")

@@ -75,16 +75,15 @@ def _check_folders(folders: Sequence[Path], settings: Settings) -> None:
 
 
 def _print(comparison: "Comparison", console: "Console") -> None:
+    from unifocal.lab.commands.tables import fitting, say
     from unifocal.lab.report import PAGE, PICTURE, terminal_tables
 
     for table in terminal_tables(comparison) if comparison.is_tested else []:
-        console.print(table)
+        console.print(fitting(table, console))
     for outcome in comparison.failures:
-        console.print(f"failed: {outcome.run.title}: {outcome.failure}", markup=False, highlight=False)
+        say(console, f"failed: {outcome.run.title}: {outcome.failure}")
     if not comparison.is_tested and not comparison.failures:
-        console.print(
-            f"trained: unifocal predict {comparison.out} IMAGES", markup=False, highlight=False, soft_wrap=True
-        )
+        say(console, f"trained: unifocal predict {comparison.out} IMAGES")
     files = [
         ("table", comparison.out / "results.csv"),
         ("summary", comparison.out / "summary.md"),
@@ -93,4 +92,4 @@ def _print(comparison: "Comparison", console: "Console") -> None:
     ]
     for name, path in files:
         if path.exists():
-            console.print(f"{name + ':':9}{path}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"{name + ':':9}{path}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unifocal.lab.commands.tables import FOLDED, fitting, say
 from unifocal.lab.grid.status import duration
+from unifocal.lab.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,8 +26,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nothing runs any more.")] = False,
 ) -> None:
     """Print which runs are finished, running, failed or waiting, and when they will end."""
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
     from unifocal.lab.grid.status import read_status
 
@@ -33,47 +36,55 @@ def status(
     runs = read_status(out)
     if not watch:
         console.print(render(runs, console))
+        for line in words(runs):
+            say(console, line)
         return
+
+    def look() -> "RenderableType":
+        return Group(render(runs, console), *map(Text, words(runs)))
+
     try:
-        with Live(render(runs, console), console=console, auto_refresh=False) as live:
+        with Live(look(), console=console, auto_refresh=False) as live:
             while any(run.state == "running" for run in runs):
                 time.sleep(EVERY)
                 runs = read_status(out)
-                live.update(render(runs, console), refresh=True)
+                live.update(look(), refresh=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 def render(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
-    """A table with a row for each run, and a line that sums up."""
-    from rich.console import Group
+    """A table with a row for each run."""
     from rich.markup import escape
     from rich.table import Table
 
     is_wide = console.width >= WIDE
     table = Table()
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=FOLDED)
     table.add_column("is")
     table.add_column("epoch", justify="right", no_wrap=True)
     if is_wide:
         table.add_column("an epoch", justify="right", no_wrap=True)
     table.add_column("ends", no_wrap=True)
     if is_wide:
-        table.add_column("by, or why", overflow="fold")
+        table.add_column("by")
     for run in runs:
         pace = "" if run.seconds_per_epoch is None else duration(run.seconds_per_epoch)
-        who = f"process {run.owner.pid} on {run.owner.host}" if run.owner else run.reason or ""
         cells = [
             escape(run.title),
             f"[{COLOURS[run.state]}]{run.state}[/]",
             f"{run.epoch}/{run.epochs}",
             *([pace] if is_wide else []),
             "" if run.expected_end is None else f"{run.expected_end:%d %b %H:%M}",
-            *([escape(who)] if is_wide else []),
+            *([escape(f"process {run.owner.pid} on {run.owner.host}" if run.owner else "")] if is_wide else []),
         ]
         table.add_row(*cells)
-    reasons = [] if is_wide else [f"{run.title}: {run.reason}" for run in runs if run.state == "failed"]
-    return Group(table, *map(escape, reasons), escape(summary(runs)))
+    return fitting(table, console)
+
+
+def words(runs: Sequence["RunStatus"]) -> list[str]:
+    """Why runs failed, and a line that sums up."""
+    return [*(f"{run.title}: {run.reason}" for run in runs if run.state == "failed"), summary(runs)]
 
 
 def summary(runs: Sequence["RunStatus"]) -> str:
@@ -81,7 +92,7 @@ def summary(runs: Sequence["RunStatus"]) -> str:
     from unifocal.lab.grid.status import total_remaining
 
     count = {state: sum(run.state == state for run in runs) for state in COLOURS}
-    parts = [f"{count['finished']} of {len(runs)} runs finished"]
+    parts = [f"{count['finished']} of {counted(len(runs), 'run')} finished"]
     parts += [f"{count[state]} {state}" for state in ("pruned", "running", "failed", "waiting") if count[state]]
     left = total_remaining(runs)
     return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")

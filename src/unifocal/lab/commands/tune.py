@@ -132,17 +132,14 @@ def _print_sweep(tuning: "Tuning", folder: Path) -> None:
 
 
 def _print_search(found: "Search", console: "Console", folder: Path) -> None:
-    from unifocal.lab.commands.tables import plain, print_table
+    from unifocal.lab.commands.tables import plain, print_table, say
     from unifocal.lab.tuning.words import HEADINGS, lines, rows
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     if found.judgement:
         print_table(HEADINGS, [[plain(cell) for cell in row] for row in rows(found.judgement)])
         for line in lines(found.judgement, folder):
-            say(line)
+            say(console, line)
     for title, reason in found.failures:
-        say(f"failed: {title}: {reason}")
+        say(console, f"failed: {title}: {reason}")
     if found.judgement:
-        say(f"table:   {folder / 'search.csv'}\nsummary: {folder / 'search.md'}")
+        say(console, f"table:   {folder / 'search.csv'}\nsummary: {folder / 'search.md'}")

@@ -20,6 +20,7 @@ from unifocal.lab.data.problems import short, some
 from unifocal.lab.data.volumes import Header, read_header
 from unifocal.lab.errors import LabError
 from unifocal.lab.progress import Track, silent
+from unifocal.lab.words import counted
 
 LARGEST_CLASS = 15
 SOFT_EDGES = 8  # a picture with as many positive values has soft edges; one with fewer has several labels
@@ -144,9 +145,10 @@ def _notes(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
         common, n = spacings.most_common(1)[0]
         notes.append(
             f"{len(spacings)} different spacings; the most common, {' x '.join(f'{s:g}' for s in common)} mm, "
-            f"in {n} of {len(facts)} cases."
+            f"in {n} of {counted(len(facts), 'case')}."
         )
     axes = Counter(fact.axes for fact in facts if fact.axes)
     if len(axes) > 1:
-        notes.append(f"axes point differently: {', '.join(f'{name} in {n} cases' for name, n in axes.most_common())}.")
+        where = ", ".join(f"{name} in {counted(n, 'case')}" for name, n in axes.most_common())
+        notes.append(f"axes point differently: {where}.")
     return notes

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from unifocal.lab.data.duplicates import NearDuplicates, duplicates_in
 from unifocal.lab.data.folds import merge_groups
 from unifocal.lab.data.images import read_image
 from unifocal.lab.progress import Track, silent
+from unifocal.lab.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,15 +128,15 @@ class Description:
     def lines(self) -> list[tuple[str, str]]:
         """What it says, as names and values."""
         diagnoses, parts = (", ".join(f"{n} {name}" for name, n in c.items()) for c in (self.diagnoses, self.parts))
+        all_cases = counted(self.cases, "case")
         lines = [("cases", f"{self.cases} ({diagnoses})" if diagnoses else str(self.cases))]
         if parts:
             lines.append(("divided into", parts))
         if self.official_folds:
             lines.append(("official folds", str(self.official_folds)))
         if self.dimension == 3:
-            held = self.cases - self.without_images
-            names = ", ".join(self.sequences)
-            lines.append(("images", f"{names}; in {held} of {self.cases} cases" if self.without_images else names))
+            held = f"; in {self.cases - self.without_images} of {all_cases}" if self.without_images else ""
+            lines.append(("images", ", ".join(self.sequences) + held))
         for axis, sizes in self.size.items():
             spacing = f" voxels of {_numbers(self.spacing[axis], '.3g')} mm" if self.spacing else ""
             lines.append((f"{axis} (min, median, max)", _numbers(sizes, "g") + spacing))
@@ -142,7 +144,7 @@ class Description:
             lines.append(("axes point to", ", ".join(f"{name} ({n})" for name, n in self.axes.items())))
         for share in self.foreground:
             of = "image" if self.dimension == 2 else "volume"
-            name, mean = f"{share.name}, % of {of}", f"{_percent(share.mean_of_all)} over all {self.cases} cases"
+            name, mean = f"{share.name}, % of {of}", f"{_percent(share.mean_of_all)} over all {all_cases}"
             if share.mean_where_present is None or share.spread_where_present is None:
                 lines.append((name, mean))
                 continue
@@ -154,7 +156,7 @@ class Description:
                 present = _percent(share.mean_where_present)
                 lines += [(name, mean), ("", f"{present} over the {share.present_in} with it {spread}")]
         if self.ignored:
-            lines.append(("voxels to ignore", f"in {self.ignored} cases"))
+            lines.append(("voxels to ignore", f"in {counted(self.ignored, 'case')}"))
         lines += [("empty masks", str(self.empty)), ("several masks", str(self.several_masks))]
         if self.dimension == 2:
             identical = [pair for pair in self.alike if pair.identical]
@@ -166,8 +168,9 @@ class Description:
             ]
         if self.given_groups is not None and self.groups_file is None:
             lines.append(("patients, by file name", str(self.given_groups)))
+        groups = counted(self.given_groups or 0, "group")
         lines += [
-            ("groups file", f"{self.groups_file}: {self.given_groups} groups" if self.groups_file else "none"),
+            ("groups file", f"{Path(self.groups_file).name}: {groups}" if self.groups_file else "none"),
             ("groups kept whole in folds", str(self.fold_groups)),
             *(("note", note) for note in self.notes),
         ]

@@ -69,8 +69,8 @@ def make_folds(groups: Sequence[Hashable], strata: Sequence[Hashable], k: int, s
     distinct = len(set(groups))
     if k > distinct:
         raise LabError(
-            f"expected at most as many folds as groups, {distinct} (of {len(groups)} cases); got {k} folds. "
-            "Ask for fewer folds."
+            f"expected at most as many folds as groups, {distinct} (of {len(groups)} "
+            f"case{'s' * (len(groups) > 1)}); got {k} folds. Ask for fewer folds."
         )
     largest = max(len(members) for members in _members(range(len(groups)), groups))
 
@@ -99,8 +99,8 @@ def hold_out(
     members = _members(indices, groups)
     if len(members) < 2:
         raise LabError(
-            f"expected at least 2 groups to hold some out; got {len(members)} group of {len(indices)} cases. "
-            "Use fewer folds or more data."
+            f"expected at least 2 groups to hold some out; got {len(members)} (of {len(indices)} "
+            f"case{'s' * (len(indices) > 1)}). Use fewer folds or more data."
         )
     wanted = min(max(1, round(fraction * len(indices))), len(indices) - 1)
     limits = np.array([len(indices) - wanted, wanted]) + max(map(len, members)) - 1

@@ -19,6 +19,7 @@ from unifocal.lab.data.masks import distinct_values, read_values, to_classes
 from unifocal.lab.data.problems import listed, short, some, suggest
 from unifocal.lab.errors import LabError
 from unifocal.lab.progress import Track, silent
+from unifocal.lab.words import counted
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def _matched(folder: Path, cases: Sequence[Case]) -> tuple[dict[str, Path], list
             nobodys.append(path)
     missing = [case for case, paths in files.items() if not paths]
     if missing:
-        problems.append(f"no prediction for {_number(missing, 'case')}: {some(missing)}")
+        problems.append(f"no prediction for {counted(len(missing), 'case')}: {some(missing)}")
     if nobodys:
         nearest = suggest(stem(nobodys[0]), missing)
-        problems.append(f"{_number(nobodys, 'file')} of no case: {some(path.name for path in nobodys)}.{nearest}")
+        problems.append(f"{counted(len(nobodys), 'file')} of no case: {some(path.name for path in nobodys)}.{nearest}")
     several = {case: paths for case, paths in files.items() if len(paths) > 1}
     problems += [f"{case}: several predictions: {some(p.name for p in paths)}" for case, paths in several.items()]
     return {case: paths[0] for case, paths in files.items() if paths}, problems
@@ -143,7 +144,3 @@ def _chosen(
         if len(strange)
     ]
     return best, readings[best], problems
-
-
-def _number(things: Sequence[object], word: str) -> str:
-    return f"{len(things)} {word}{'s' * (len(things) > 1)}"

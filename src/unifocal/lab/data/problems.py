@@ -4,12 +4,14 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from unifocal.lab.words import counted
+
 SHOWN = 20  # problems listed in one message
 
 
 def listed(headline: str, problems: Sequence[str]) -> str:
     n = len(problems)
-    lines = [f"{headline}: {n} problem{'s' if n > 1 else ''}.", *(f"  {text}" for text in problems[:SHOWN])]
+    lines = [f"{headline}: {counted(n, 'problem')}.", *(f"  {text}" for text in problems[:SHOWN])]
     if n > SHOWN:
         lines.append(f"  ... and {n - SHOWN} more")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from unifocal.lab.data.masks import count_classes, read_mask
 from unifocal.lab.data.problems import listed, some, suggest
 from unifocal.lab.errors import LabError
 from unifocal.lab.settings import Settings
+from unifocal.lab.words import counted
 
 
 def select(dataset: Dataset, settings: Settings) -> Dataset:
@@ -107,7 +108,7 @@ def with_target(dataset: Dataset) -> Dataset:
     left = shown.count(False)
     if left == 0:
         return dataset
-    note = f"{left} of {len(shown)} cases show no {names} and were left out."
+    note = f"{left} of {counted(len(shown), 'case')} show no {names} and were left out."
     return replace(_keep(dataset, shown), notes=(*dataset.notes, note))
 
 

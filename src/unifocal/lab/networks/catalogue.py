@@ -193,7 +193,7 @@ def check_width(name: str, width: int | None) -> None:
         raise LabError(
             f"network {name!r}: expected width as a whole number from {entry.width_step} up"
             f"{f', a multiple of {entry.width_step}' * (entry.width_step > 1)}; got {width!r}. "
-            f"As in {name}:width={4 * entry.width_step}"
+            f"As in {name}:width={4 * entry.width_step}, or --width {4 * entry.width_step} for all networks."
         )
 
 

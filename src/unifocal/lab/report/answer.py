@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import counted, is_share, p_equals, percent, span, value
+from unifocal.lab.report.numbers import is_share, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
+from unifocal.lab.words import counted
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _best(block: Block, best: str) -> str:
     mean, half, folds = block.means(block.metric).loc[best, ["mean", "half_width", "folds"]]
     known = "one fold, so no interval"
     if not math.isnan(half):
-        known = f"95 % interval {span(mean - half, mean + half, block.metric)} over {folds:.0f} folds"
+        known = f"95 % interval {span(mean - half, mean + half, block.metric)} over {counted(int(folds), 'fold')}"
     which = "lowest" if block.lower_is_better else "highest"
     number = value(mean, block.metric)
     return f"{block.names[best]} has the {which} mean {block.metric} for {_where(block)}, {number} ({known})"

@@ -65,8 +65,3 @@ def heading(metric: str, spacing: Sequence[float] | None) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def counted(n: int, one: str, several: str = "") -> str:
-    """`1 case`, `2 cases`."""
-    return f"{n} {one if n == 1 else several or one + 's'}"

@@ -21,7 +21,9 @@ from unifocal.lab.results import CANDIDATE
 from unifocal.lab.settings import SECTIONS, Settings, changed, text_of
 from unifocal.lab.statistics.intervals import summarise
 from unifocal.lab.storage import read_json, write_text
+from unifocal.lab.words import counted
 
+ROUNDING = ("device", "devices", "threads", "deterministic")  # of the machine's settings, what numbers may depend on
 SHOWN = 20  # near-duplicate pairs listed
 
 
@@ -30,7 +32,7 @@ def near_duplicate_line(dataset: Dataset, pairs: Sequence[Pair]) -> str:
     if not pairs:
         return "no near-duplicates found"
     identical = [pair for pair in pairs if pair.identical]
-    line = f"{len(pairs)} pair{'s' * (len(pairs) > 1)} of near-duplicates found, kept in one fold each"
+    line = f"{counted(len(pairs), 'pair')} of near-duplicates found, kept in one fold each"
     if not identical:
         return f"{line}; none pixel-identical"
     names = ", ".join(f"{dataset.cases[pair.i].id} = {dataset.cases[pair.j].id}" for pair in identical[:SHOWN])
@@ -45,7 +47,7 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         table = Table(title=f"{experiment.dataset.name}, {name}: mean ± 95 % interval over folds", box=box.SIMPLE_HEAD)
         complete = all(row.done == row.planned for row in rows)
         widest = max(len(row.label) for row in rows)
-        table.add_column("loss", overflow="fold", min_width=min(widest, 22 if complete else 14))
+        table.add_column("loss", overflow="fold", min_width=min(widest, 14 if complete else 11))
         for metric in MAIN:
             table.add_column(metric, justify="right", no_wrap=True)
         if not complete:
@@ -64,13 +66,13 @@ def write_summary(comparison: Comparison) -> None:
     names = " and ".join(e.dataset.name for e in experiments)
     sections = [f"# Losses compared on {names}"]
     sections += [
-        f"{e.dataset.name}: {len(e.dataset.cases)} cases ({e.dataset.layout} layout), {len(e.splits)} "
-        f"fold{'s' * (len(e.splits) > 1)}."
+        f"{e.dataset.name}: {counted(len(e.dataset.cases), 'case')} ({e.dataset.layout} layout), "
+        f"{counted(len(e.splits), 'fold')}."
         for e in experiments
     ]
     sections.append(
-        f"{_number(len(settings.losses), 'loss', 'losses')}, {_number(len(settings.networks), 'network')}, "
-        f"{_number(len(settings.seeds), 'seed')}, {_number(settings.epochs, 'epoch')}."
+        f"{counted(len(settings.losses), 'loss', 'losses')}, {counted(len(settings.networks), 'network')}, "
+        f"{counted(len(settings.seeds), 'seed')}, {counted(settings.epochs, 'epoch')}."
     )
     for experiment, name, rows in _blocks(comparison):
         heading = name if len(experiments) == 1 else f"{experiment.dataset.name}, {name}"
@@ -101,10 +103,6 @@ def write_summary(comparison: Comparison) -> None:
         f"```\n{command(comparison)}\n```",
     ]
     write_text(comparison.out / "summary.md", "\n\n".join(section for section in sections if section) + "\n")
-
-
-def _number(n: int, one: str, several: str = "") -> str:
-    return f"{n} {one if n == 1 else several or one + 's'}"
 
 
 def command(comparison: Comparison) -> str:
@@ -232,9 +230,10 @@ def _settings(settings: Settings) -> str:
     """All that the numbers depend on; the defaults, too."""
     lines = ["| setting | value |", "|---|---|"]
     for section in SECTIONS:
-        if section != "Machine":
-            values = settings.section(section)
-            lines += [f"| {key} | {text_of(value)} |" for key, value in values.items() if value not in (None, [], "")]
+        values = settings.section(section)
+        if section == "Machine":
+            values = {key: value for key, value in values.items() if key in ROUNDING}
+        lines += [f"| {key} | {text_of(value)} |" for key, value in values.items() if value not in (None, [], "")]
     return "\n".join(lines)
 
 
@@ -244,7 +243,8 @@ def _versions(comparison: Comparison) -> str:
     for outcome in comparison.outcomes:
         if outcome.failure is None:
             result = read_json(outcome.folder / "result.json")
-            for name, version in {**result["versions"], "device": result["device"]}.items():
+            machine = {"device": result["device"], "threads": result.get("threads", "unknown")}
+            for name, version in {**result["versions"], **machine}.items():
                 seen.setdefault(name, set()).add(str(version))
     if not seen:
         return "No run finished."

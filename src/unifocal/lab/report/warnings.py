@@ -7,10 +7,10 @@ import numpy as np
 from unifocal.lab.data.problems import some
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import counted
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
+from unifocal.lab.words import counted
 
 STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
 UNEQUAL = 1.5  # ratio of the largest to the smallest fold from which on it is told

@@ -7,6 +7,7 @@ import numpy as np
 from unifocal.lab.data.problems import some
 from unifocal.lab.statistics.arrays import Floats, Ints, group_means, mean_where
 from unifocal.lab.statistics.table import Scores
+from unifocal.lab.words import counted
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,6 @@ def common(scores: Scores) -> Common:
     if not cases.any():
         reasons.append(f"No case has a value of {scores.metric} from every loss.")
     elif not cases.all():
-        reasons.append(f"{int(cases.sum())} of {len(scores.cases)} cases have a value from every loss.")
+        reasons.append(f"{int(cases.sum())} of {counted(len(scores.cases), 'case')} have a value from every loss.")
     losses = tuple(scores.losses[n] for n in kept)
     return Common(scores.metric, scores.lower_is_better, losses, means, unit, scores.unit_name, tuple(reasons))

@@ -14,6 +14,7 @@ from unifocal.lab.data.problems import some, suggest
 from unifocal.lab.errors import LabError
 from unifocal.lab.results import without_signs
 from unifocal.lab.statistics.arrays import Bools, Floats, Ints, mean_where
+from unifocal.lab.words import counted
 
 NEEDED = ("loss", "fold", "seed", "case", "class", "metric", "value")
 CONSTANT = ("dataset", "network")  # optional columns that must not vary within one block
@@ -65,7 +66,7 @@ class Scores:
         if uneven.any():
             reasons.append(
                 f"{self.metric} is undefined for some losses only, on {int(uneven.any(0).sum())} of "
-                f"{len(self.cases)} cases. Leaving these out favours the losses that fail there."
+                f"{counted(len(self.cases), 'case')}. Leaving these out favours the losses that fail there."
             )
         return tuple(reasons)
 

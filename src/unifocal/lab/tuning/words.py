@@ -6,13 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unifocal.lab.report.numbers import counted, p_equals, span, value
+from unifocal.lab.report.numbers import p_equals, span, value
 from unifocal.lab.report.summary import command_of
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.storage import write_text
 from unifocal.lab.tuning.judgement import TUNED, Gain, Judgement, Settled, Winner
 from unifocal.lab.tuning.space import Range
 from unifocal.lab.tuning.trials import METRIC
+from unifocal.lab.words import counted
 
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
 SEEDS = 3  # of the comparison that would confirm it

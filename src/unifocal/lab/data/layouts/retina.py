@@ -11,6 +11,7 @@ from unifocal.lab.data.cases import Case
 from unifocal.lab.data.files import pictures_in, subfolder
 from unifocal.lab.data.layouts.base import BINARY, Found, Layout
 from unifocal.lab.data.problems import short
+from unifocal.lab.words import counted
 
 CHASE = re.compile(r"Image_(?P<participant>\d+)[LR]", re.IGNORECASE)
 TRUTH = ("1st_manual", "manual1")
@@ -54,7 +55,7 @@ def _read_chase(folder: Path) -> Found:
                 cases.append(Case(path.stem, (path,), (truth,), group=match["participant"]))
             else:
                 problems.append(f"image without mask: {short(path)} has no {path.stem}_1stHO")
-    notes = (f"{second} masks of the second observer are left aside.",) if second else ()
+    notes = (f"{counted(second, 'mask')} of the second observer left aside.",) if second else ()
     return Found(cases, problems, classes=CLASSES, look_alike=True, notes=notes)
 
 

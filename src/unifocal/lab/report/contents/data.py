@@ -14,6 +14,7 @@ from unifocal.lab.report.sizes import numbered
 from unifocal.lab.report.summary import near_duplicate_line
 from unifocal.lab.report.tables import Table, make_table
 from unifocal.lab.runs import fingerprint
+from unifocal.lab.words import counted
 
 PAIRS = 50  # near-duplicates that the page lists
 
@@ -35,7 +36,7 @@ def _dataset(name: str, experiment: Experiment, study: Study) -> Section:
             description_table(name, experiment),
             lesion_sizes(name, experiment, study),
             Text(f"{near[0].upper()}{near[1:]}."),
-            Fold(f"Near-duplicates ({len(experiment.pairs)} pairs)", (pairs,)) if pairs else None,
+            Fold(f"Near-duplicates ({counted(len(experiment.pairs), 'pair')})", (pairs,)) if pairs else None,
             folds_table(name, experiment),
         ),
     )

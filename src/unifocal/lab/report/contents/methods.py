@@ -7,12 +7,13 @@ import pandas as pd
 from unifocal.lab.grid.status import duration
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import NONE, counted
+from unifocal.lab.report.numbers import NONE
 from unifocal.lab.report.parts import Bullets, Code, Fold, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.summary import command_of
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.settings import SECTIONS, text_of
+from unifocal.lab.words import counted
 
 TONES = {"finished": "", "failed": "bad", "running": "", "waiting": ""}
 

@@ -10,13 +10,14 @@ from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.methods import sentence
 from unifocal.lab.report.contents.results import best_of
 from unifocal.lab.report.figures.ranks import critical_difference
-from unifocal.lab.report.numbers import counted, interval
+from unifocal.lab.report.numbers import interval
 from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.report.warnings import warnings
 from unifocal.lab.statistics.datasets import over_datasets
 from unifocal.lab.statistics.friedman import friedman
+from unifocal.lab.words import counted
 
 
 def answers(study: Study, blocks: Sequence[Block]) -> Section:

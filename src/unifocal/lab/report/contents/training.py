@@ -11,10 +11,11 @@ from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
-from unifocal.lab.report.numbers import NONE, counted, interval, value
+from unifocal.lab.report.numbers import NONE, interval, value
 from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.words import counted
 
 METRIC = "DSC"  # that `tune` chooses by
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from unifocal.lab.report.figures.style import ACCENT, PAPER, Drawing, finish, new_figure, styled
 from unifocal.lab.report.numbers import size
+from unifocal.lab.words import counted
 
 
 def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> Drawing | None:
@@ -31,8 +32,8 @@ def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> 
                 axes.set_title(target)
         grid[-1].set_xlabel(f"size [{unit}]")
         words = "; ".join(
-            f"{target}: {len(values)} lesions, median {size(values.median())} {unit}, {size(values.min())} to "
-            f"{size(values.max())}"
+            f"{target}: {counted(len(values), 'lesion')}, median {size(values.median())} {unit}, "
+            f"{size(values.min())} to {size(values.max())}"
             for target, values in found.items()
         )
         return finish(figure, name, f"Lesion sizes. {words}.", "Sizes of the lesions tested on.")

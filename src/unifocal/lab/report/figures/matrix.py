@@ -5,6 +5,7 @@ import pandas as pd
 
 from unifocal.lab.report.figures.style import MUTED, Drawing, finish, new_figure, styled
 from unifocal.lab.report.labels import clipped
+from unifocal.lab.words import counted
 
 LEVELS = (
     "worse, p ≤ 0.001",
@@ -51,7 +52,7 @@ def matrix(levels: pd.DataFrame, names: dict[str, str], name: str) -> Drawing:
         return finish(
             figure,
             name,
-            f"Of {tested} pairs of losses {better} are told apart.",
+            f"Of {counted(tested, 'pair')} of losses {better} are told apart.",
             "Which losses are told apart: the row's loss against the column's, best first, p by Holm over all pairs. "
             "The numbers are in the table of pairs.",
         )
