@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from unifocal.lab.choices import LossChoice
+from unifocal.lab.errors import LabError
 from unifocal.lab.grid.status import duration
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
@@ -151,8 +153,17 @@ def methods(study: Study, blocks: list[Block]) -> Section:
 
 def losses_table(study: Study, blocks: list[Block]) -> Table:
     names = blocks[0].names
-    rows = [[names[label], label] for label in study.losses]
-    return make_table("losses", "Losses, and their parameters in full.", ["here", "in full"], rows, texts=[1])
+    rows = [[names[label], label, _as_built(label)] for label in study.losses]
+    caption = "Losses: their names in this report, as they were asked for, and with all parameters."
+    return make_table("losses", caption, ["here", "asked for", "with all parameters"], rows, texts=[1, 2])
+
+
+def _as_built(label: str) -> str:
+    """A loss with its defaults; of one that this version does not know, nothing."""
+    try:
+        return repr(LossChoice.parse(label).build())
+    except LabError:
+        return NONE
 
 
 def _numbers(study: Study, blocks: list[Block]) -> tuple[str, ...]:
