@@ -122,7 +122,7 @@ def test_the_page_tells_all_that_was_asked_for(folder_of):
     ):
         assert (f'id="table-{table}"' in text) == (table != "undefined")  # nothing is undefined here
     assert "6 of 6 runs" not in text and "9 of 9 runs finished" in text
-    assert "FocalLoss(gamma=2.0, alpha=None)" in text  # the defaults, too
+    assert "FocalLoss(gamma=2.0, alpha=none)" in text  # the defaults, too
 
 
 def test_failures_and_what_is_missing_are_told(folder_of):

@@ -161,7 +161,7 @@ def losses_table(study: Study, blocks: list[Block]) -> Table:
 def _as_built(label: str) -> str:
     """A loss with its defaults; of one that this version does not know, nothing."""
     try:
-        return repr(LossChoice.parse(label).build())
+        return repr(LossChoice.parse(label).build()).replace("None", "none")  # as the command line has it
     except LabError:
         return NONE
 
