@@ -14,7 +14,7 @@ from tiny import make_tiny, read_data
 
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.data.masks import read_mask
-from unifocal.lab.errors import Terminated
+from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.experiment import plan, read_run, write_run
 from unifocal.lab.metrics import METRICS, measure
 from unifocal.lab.preparation import read_prediction
@@ -70,15 +70,37 @@ def test_sigterm_is_neither_success_nor_failure_and_the_run_goes_on(world, tmp_p
     assert_same_result(straight, tmp_path)
 
 
-def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_path):
+def cut(whole):
+    return whole[:3000]
+
+
+def with_a_hole(whole):
+    """Torch reads it without a word."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes(200) + whole[middle + 200 :]
+
+
+@pytest.mark.parametrize("damage", [cut, with_a_hole])
+def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_path, damage):
     experiment, run, straight = world
     arguments = (run, experiment, tmp_path)
     with pytest.raises(Stop):
         execute(*arguments, stop_after(2, Stop()))
     last = tmp_path / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:3000])
+    last.write_bytes(damage(last.read_bytes()))
     execute(*arguments)
     assert_same_result(straight, tmp_path)
+    assert (tmp_path / "damaged.ckpt").exists()
+
+
+def test_damaged_weights_are_told(world, tmp_path):
+    experiment, run, straight = world
+    shutil.copytree(straight, tmp_path / "run")
+    path = tmp_path / "run" / "weights.ckpt"
+    path.write_bytes(with_a_hole(path.read_bytes()))
+    (tmp_path / "run" / "cases.csv").unlink()
+    with pytest.raises(LabError, match=r"weights\.ckpt is damaged.* Remove .*run, and train it again"):
+        execute(run, experiment, tmp_path / "run")
 
 
 @pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv"])
@@ -347,9 +369,9 @@ def test_deep_supervision_bf16_and_gradient_clipping_train(planned, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_share_a_run_and_end_where_one_does(tmp_path, capfd):
-    """DDP on the CPU: each takes half of every batch; what differs is the order of sums."""
-    planned = read_data(tmp_path / "data", n=10), tmp_path / "out"  # 4 cases to train on, a batch
-    changes = {"epochs": 2, "augment": False}
+    """DDP on the CPU: each takes its part of every batch, and they need not be equal; the order of sums differs."""
+    planned = read_data(tmp_path / "data", n=12), tmp_path / "out"
+    changes = {"epochs": 2, "augment": False, "batch_size": 3}
     one, _ = trained(planned, tmp_path / "one", **changes)
     two, _ = trained(planned, tmp_path / "two", devices=2, **changes)
     columns = ["train_loss", "validation_loss", "learning_rate"]

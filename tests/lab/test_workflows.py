@@ -1,6 +1,7 @@
 """What people do with the command, from end to end: volumes, other people's images, sweeps, plans, shards."""
 
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -70,9 +71,26 @@ def test_train_predict_evaluate(tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in masks.iterdir()}
     assert run("predict", model, data / "images", "--out", masks) == 0
     assert {path: path.stat().st_mtime_ns for path in masks.glob("*.png")}.items() <= before.items()
-    assert run("train", data, *PICTURES, "--losses", "focal", "--out", tmp_path / "other") == 0
+    # An image that has been replaced is predicted again, though its file be older.
+    old, image = (masks / "0.png").stat().st_mtime_ns, data / "images/0.png"
+    Image.new("L", (32, 24)).save(image)
+    os.utime(image, (0, 0))
+    assert run("predict", model, data / "images", "--out", masks) == 0
+    with Image.open(masks / "0.png") as mask:
+        assert (masks / "0.png").stat().st_mtime_ns > old and mask.size == (32, 24)
     capsys.readouterr()
-    assert run("predict", tmp_path / "other", data / "images", "--out", masks) == 2
+    assert run("predict", model, data / "images", "--out", data / "images") == 2
+    assert "apart from the images" in capsys.readouterr().err
+    for name in ("1.png", "2.png"):
+        (data / "images" / name).write_bytes(b"none")
+    assert run("predict", model, data / "images", "--out", masks) == 2
+    error = capsys.readouterr().err
+    assert "1.png" in error and "2.png" in error
+    assert (
+        run("train", write_data(tmp_path / "others"), *PICTURES, "--losses", "focal", "--out", tmp_path / "other") == 0
+    )
+    capsys.readouterr()
+    assert run("predict", tmp_path / "other", tmp_path / "others/images", "--out", masks) == 2
     assert "those of another" in capsys.readouterr().err
 
 

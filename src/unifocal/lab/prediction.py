@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.cases import Case, Dataset
+from unifocal.lab.data.images import read_image
 from unifocal.lab.data.problems import listed, suggest
 from unifocal.lab.data.unlabelled import list_images
 from unifocal.lab.data.volumes import read_header
@@ -80,18 +82,23 @@ def predict(
 
     Raises LabError for images that do not fit the model, and where `out` holds the masks of another model.
     """
+    images, out = images.expanduser().resolve(), out.expanduser().resolve()
+    if out.is_relative_to(images):
+        raise LabError(f"expected a folder for masks apart from the images; got {out}. Use another --out.")
     dataset = list_images(images, model.experiment.dataset, layout)
+    check_readable(dataset)
     check_axes(dataset, model.experiment.dataset)
-    out = out.expanduser().resolve()
     with lock(out):
-        _record(model, dataset, out)
+        stamps = _record(model, dataset, out)
         members = _Members(model, torch.device(choose_device(device)))
         paths = []
         for case in track(dataset.cases, "predicting"):
-            path = find_prediction(out, case.id)
-            if path is None or path.stat().st_mtime < max(image.stat().st_mtime for image in case.images):
+            path, stamp = find_prediction(out, case.id), _stamp(case)
+            if path is None or stamps.get(case.id) != stamp:
                 image, placement = prepare_image(case, dataset, model.runs[0].settings)
                 path = write_prediction(out, case.id, to_original(members(image), placement), like=case.image)
+                stamps[case.id] = stamp
+                _write(model, dataset, out, stamps)
             paths.append(path)
     return paths
 
@@ -149,14 +156,44 @@ def check_axes(dataset: Dataset, trained: Dataset) -> None:
         )
 
 
-def _record(model: Model, dataset: Dataset, out: Path) -> None:
-    """Masks of different models, or of different images, never stand in one folder as if they were of one."""
+def check_readable(dataset: Dataset) -> None:
+    """Every picture that cannot be read is told, before the first is predicted; of volumes `check_axes` reads all."""
+    problems = []
+    for case in dataset.cases if dataset.dimension == 2 else ():
+        try:
+            read_image(case)
+        except LabError as error:
+            problems.append(str(error))
+    if problems:
+        raise LabError(listed("expected pictures that can be read", problems))
+
+
+def _stamp(case: Case) -> list[list[Any]]:
+    """What tells that an image has been replaced, by a newer or an older one."""
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in case.images]
+
+
+def _made_by(model: Model, dataset: Dataset) -> dict[str, Any]:
     runs = sorted(run.name for run in model.runs)
-    record = {"model": model.title, "runs": runs, "images": str(dataset.root)}
+    return {"model": model.title, "runs": runs, "images": str(dataset.root)}
+
+
+def _record(model: Model, dataset: Dataset, out: Path) -> dict[str, Any]:
+    """Masks of different models, or of different images, never stand in one folder as if they were of one.
+
+    Returns the stamps of the images whose masks are there.
+    """
     path = out / RECORD
-    if path.exists() and read_json(path) != record:
+    before = read_json(path) if path.exists() else {}
+    stamps: dict[str, Any] = before.pop("stamps", {})
+    if before and before != _made_by(model, dataset):
         raise LabError(
             f"expected an empty folder, or masks of the same images by the same model; {out} holds those of another. "
             "Use another --out."
         )
-    write_json(path, record)
+    _write(model, dataset, out, stamps)
+    return stamps
+
+
+def _write(model: Model, dataset: Dataset, out: Path, stamps: dict[str, Any]) -> None:
+    write_json(out / RECORD, {**_made_by(model, dataset), "stamps": stamps})

@@ -8,6 +8,7 @@ from scipy import stats
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.answer import answer, lead_of
 from unifocal.lab.report.reading import read_study
+from unifocal.lab.report.warnings import _order
 
 
 def asked(out, metric="DSC"):
@@ -111,6 +112,31 @@ def test_of_distances_the_lowest_is_best(tmp_path):
     first, _ = asked(write_folder(tmp_path, "dice,focal", steps(0.1, 0.0, jitter=0.001)), "HD95")
     # HD95 is 20 (1 - DSC), so 0.1 in DSC are 2 pixels.
     assert first.startswith("dice has the lowest mean HD95 for lesion in made up, ") and "2.00 below focal" in first
+
+
+def test_none_is_best_where_some_have_fewer_values(tmp_path):
+    def score(loss, seed, case):
+        return float("nan") if (loss, case) == (0, 3) else 0.5 + 0.1 * (loss == 0) + case / 999
+
+    first, second = asked(write_folder(tmp_path, "dice,focal", score))
+    assert first.startswith("None can be called the best by mean DSC for lesion in made up: it is undefined on more")
+    assert "dice is the highest, 0.6" in second
+
+
+def test_folds_and_cases_that_disagree(tmp_path):
+    """Two small folds favour the one loss, a large one, with most of the cases, the other."""
+    tests = [[*range(4)], [*range(4, 8)], [*range(8, 30)]]
+    splits = [{"train": [0], "validation": [1], "test": test} for test in tests]
+
+    def score(loss, seed, case):
+        return 0.5 + case / 999 + ((0.1 if case < 8 else -0.05) if loss == 0 else 0)
+
+    out = write_folder(tmp_path, "dice,focal", score, splits=splits)
+    first, _ = asked(out)
+    assert "dice has the highest mean DSC" in first
+    assert "but over all cases alike focal, the next, is ahead by 0.010 (30 cases" in first
+    [block] = analyse(read_study(out), "DSC")
+    assert [*_order(block)] == ["The mean over folds puts dice first, the mean over cases focal: neither is settled."]
 
 
 def test_a_loss_without_every_run_is_not_the_best(tmp_path):

@@ -23,12 +23,13 @@ def small(rows=ROWS):
 
 def test_latex_is_a_booktabs_table():
     assert latex(small()) == (
-        "% packages: booktabs, [table]{xcolor}\n"
+        "% packages: booktabs, graphicx, [table]{xcolor}\n"
         "\\begin{table}\n\\centering\n\\caption{Ten \\% of \\#1}\\label{tab:small}\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
         "\\begin{tabular}{lr}\n\\toprule\nloss & DSC \\\\\n\\midrule\n"
         "a\\_b \\& c & \\textbf{0.5 $\\pm$ 0.1} \\\\\n"
         "{[}x] 100\\% \\$ & \\cellcolor{blue!20}$<$ 0.001 \\\\\n"
-        "\\bottomrule\n\\end{tabular}\n\\par\\smallskip\\footnotesize Seen $\\geq$ 2.\n\\end{table}\n"
+        "\\bottomrule\n\\end{tabular}}\n\\par\\smallskip\\footnotesize Seen $\\geq$ 2.\n\\end{table}\n"
     )
 
 
@@ -122,7 +123,8 @@ def test_every_latex_table_compiles(folder_of, tmp_path, kind):
         pytest.skip("no pdflatex here: apt-get install texlive-latex-recommended")
     tables = sorted((folder_of(kind) / "report/tables").glob("*.tex"))
     packages = (
-        r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable}\usepackage[table]{xcolor}"
+        r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}"
+        r"\usepackage{booktabs,graphicx,longtable}\usepackage[table]{xcolor}"
     )
     inputs = "\n".join(path.read_text() + "\n\\clearpage" for path in tables)
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\n\\end{{document}}"

@@ -34,6 +34,24 @@ def test_nothing_is_wrong(tmp_path):
     assert of(clear(tmp_path)) == []
 
 
+def test_cases_without_foreground_are_told_apart(tmp_path):
+    out = clear(
+        tmp_path, score=lambda loss, seed, case: float(case == 1 and loss == 0) if case < 4 else 0.7 - 0.2 * loss
+    )
+    path = out / "dataset.json"
+    record = json.loads(path.read_text())
+    for facts in record["dataset"]["facts"][:4]:
+        facts["voxels"] = [sum(facts["voxels"]), 0]
+    path.write_text(json.dumps(record))
+    [told] = [text for text in of(out) if "show no" in text]
+    assert told.startswith(
+        "4 cases of 40 show no lesion, and the networks find some in 75 % to 100 % of them, by loss."
+    )
+    [block] = analyse(read_study(out), "DSC")
+    assert block.alarms.loc["dice", ["cases", "share", "without"]].tolist() == [4, 0.75, 0.25]
+    assert block.alarms.loc["focal", "with_any"] == pytest.approx(0.5)
+
+
 def test_leakage_stands_first(tmp_path):
     splits = [
         {"train": [*range(10, 40)], "validation": [], "test": [*range(10)]},
@@ -54,7 +72,7 @@ def undefined_once(loss, seed, case):
     [
         (
             {"ends": {(0, 0): "failed", (0, 1): "waiting"}, "folds": 3, "seeds": (0,)},
-            ["1 run of 6 failed.", "1 run of 6 have not finished", "3 folds: only very large", "One seed:"],
+            ["1 run of 6 failed.", "1 run of 6 has not finished", "3 folds: only very large", "One seed:"],
         ),
         ({"folds": 1, "cases": 12}, ["12 cases are too few", "One fold: nothing is known of other trainings"]),
         ({"score": rule(step=0.0)}, ["the first place is not settled"]),

@@ -30,6 +30,11 @@ def test_mean_median_and_mean_rank_by_hand():
     assert any("disagree about the first place" in reason for reason in result.reasons)
 
 
+def test_a_loss_without_any_value_leaves_the_others_their_ranks():
+    ranks = rankings(scores_of(np.array([[np.nan] * 5, [0.7] * 5, [0.6] * 5])))
+    assert of(ranks, "mean") == [1, 2] and "Left out of what follows: loss 0." in ranks.reasons
+
+
 def test_rank_by_test_counts_the_losses_beaten():
     # As in challengeR's tests: of two losses apart on every case one is first; without significance both are.
     cases = np.linspace(0, 0.1, 10)

@@ -23,7 +23,7 @@ COLOURS = {"finished": "green", "pruned": "green", "running": "cyan", "failed": 
 
 def status(
     out: Annotated[Path, typer.Argument(help="Output folder of a comparison.", show_default=False)],
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until nothing runs any more.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until every run has ended, or Ctrl-C.")] = False,
 ) -> None:
     """Print which runs are finished, running, failed or waiting, and when they will end."""
     from rich.console import Console, Group
@@ -45,7 +45,7 @@ def status(
 
     try:
         with Live(look(), console=console, auto_refresh=False) as live:
-            while any(run.state == "running" for run in runs):
+            while any(run.state in ("running", "waiting") for run in runs):
                 time.sleep(EVERY)
                 runs = read_status(out)
                 live.update(look(), refresh=True)

@@ -106,6 +106,11 @@ def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, erro
 
         tuning = sweep_all(dataset, settings, stages, folder, choose_watcher(errors))
     _print_sweep(tuning, folder)
+    if tuning.best != settings.losses[0]:
+        from unifocal.lab.tuning.confirming import FRESH, confirming
+
+        line = confirming(settings, (tuning.best, settings.losses[0]), dataset.root, folder, max(settings.seeds) + 1)
+        print(f"to confirm it on other folds, from other seeds:\n  {line}\n{FRESH}")
     if tuning.failures:
         raise typer.Exit(1)
 

@@ -15,7 +15,7 @@ from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import LOWER_IS_BETTER, METRICS
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.reading import Study
-from unifocal.lab.report.sizes import Third, by_case_size, by_lesion_size, foreground_sizes, numbered
+from unifocal.lab.report.sizes import Third, by_case_size, by_lesion_size, false_alarms, foreground_sizes, numbered
 from unifocal.lab.statistics.friedman import Friedman, friedman
 from unifocal.lab.statistics.intervals import case_intervals, seed_spread, summarise
 from unifocal.lab.statistics.pairwise import Pairwise, pairwise
@@ -40,6 +40,7 @@ class Block:
         names: short name of each.
         done: finished runs of each, of `planned`.
         summary: as `results.summarise`, of all metrics.
+        cases: the rows of the results table, of all metrics.
         scores: of the metric; None where no run has tested anything.
     """
 
@@ -53,6 +54,7 @@ class Block:
     done: Mapping[str, int]
     planned: int
     summary: pd.DataFrame
+    cases: pd.DataFrame
     scores: Scores | None
     lesions: pd.DataFrame
 
@@ -72,6 +74,10 @@ class Block:
     def means(self, metric: str) -> pd.DataFrame:
         """mean, half_width, images, undefined of a metric, by loss; those without a row are left out."""
         return self.summary[self.summary["metric"] == metric].set_index("loss")
+
+    def is_even(self, metric: str) -> bool:
+        """Is a metric defined on as many cases for each complete loss? Else one that fails often may look the best."""
+        return bool(self.means(metric)["undefined"].reindex(self.complete).nunique() <= 1)
 
     def shortly(self, text: str) -> str:
         """A sentence of the statistics in the page's words: the short names of losses, and a space before %."""
@@ -131,8 +137,18 @@ class Block:
         return seed_spread(self._scores)
 
     @cached_property
+    def sizes(self) -> "pd.Series[float]":
+        """Of the foreground of each case that has any."""
+        return foreground_sizes(self.dataset, self.target)
+
+    @cached_property
+    def alarms(self) -> pd.DataFrame:
+        """Without foreground: the cases, and the share with a false alarm, by loss; no row where there are none."""
+        return false_alarms(self.cases, self.sizes)
+
+    @cached_property
     def case_thirds(self) -> list[Third]:
-        return by_case_size(self._scores, foreground_sizes(self.dataset, self.target))
+        return by_case_size(self._scores, self.sizes)
 
     @cached_property
     def lesion_thirds(self) -> list[Third]:
@@ -150,6 +166,7 @@ def analyse(study: Study, metric: str) -> list[Block]:
 
     Raises LabError for a metric that there is none of.
     """
+    metric = next((known for known in METRICS if known.lower() == metric.lower()), metric)
     if metric not in METRICS:
         raise LabError(f"expected a metric: {', '.join(METRICS)}; got {metric!r}.{suggest(metric, METRICS)}")
     names = short_names(study.losses)
@@ -181,6 +198,7 @@ def analyse(study: Study, metric: str) -> list[Block]:
                 done={loss: sum(run.loss == loss and run.is_finished for run in mine) for loss in study.losses},
                 planned=len(experiment.splits) * len(study.settings.seeds),
                 summary=summarise(table) if len(table) else _NOTHING,
+                cases=table,
                 scores=_scores(table, metric, target, experiment, study.losses),
                 lesions=lesions[np.logical_and.reduce(list(here))],
             )

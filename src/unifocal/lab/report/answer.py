@@ -48,6 +48,8 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
             f"No loss has finished every run for {_where(block)}, so none can be called the best.",
             "The numbers below are those of single folds.",
         )
+    if not block.is_even(block.metric):
+        return _uneven(block, study, complete[0])
     first = f"{_so_far(block, study)}{_best(block, complete[0])}"
     if len(complete) == 1:
         others = len(block.losses) - 1
@@ -102,6 +104,19 @@ def _so_far(block: Block, study: Study) -> str:
     return "Of the losses that finished, " if "failed" in states else ""
 
 
+def _uneven(block: Block, study: Study, top: str) -> tuple[str, str]:
+    """Where some losses have a value on fewer cases than others."""
+    so_far, which = _so_far(block, study), "lowest" if block.lower_is_better else "highest"
+    none = f"{so_far}none" if so_far else "None"
+    mean = value(block.means(block.metric).loc[top, "mean"], block.metric)
+    return (
+        f"{none} can be called the best by mean {block.metric} for {_where(block)}: it is undefined on more cases for "
+        "some losses than for others, and without those a loss that failed looks better.",
+        f"Of such means that of {block.names[top]} is the {which}, {mean}; the tests below compare two losses on "
+        f"the {block.pairs.unit_name}s that both have.",
+    )
+
+
 def _best(block: Block, best: str) -> str:
     """Who leads, and with what."""
     mean, half, folds = block.means(block.metric).loc[best, ["mean", "half_width", "folds"]]
@@ -122,7 +137,11 @@ def _ahead(block: Block, lead: Lead) -> str:
     known = (
         "" if math.isnan(lead.low) else f"; 95 % interval of the difference {span(lead.low, lead.high, block.metric)}"
     )
-    return f"{size} {side} {name}, the next ({counted(lead.units, unit)}, paired{known})"
+    known = f"({counted(lead.units, unit)}, paired{known})"
+    # Folds and units weigh the cases differently.
+    if lead.difference and (lead.difference > 0) == block.lower_is_better:
+        return f"but over all {unit}s alike {name}, the next, is ahead by {size} {known}"
+    return f"{size} {side} {name}, the next {known}"
 
 
 def _warranted(block: Block, lead: Lead) -> str:
@@ -189,7 +208,7 @@ def _beaten(block: Block, best: str) -> int:
 def _alike(block: Block, best: str) -> set[str]:
     """The complete losses that the test over cases does not tell from the best."""
     rows = block.pairs.rows
-    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & ~(rows["p_holm"] <= block.verdicts.alpha)]
+    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & (rows["p_holm"] > block.verdicts.alpha)]
     return ({*mine["loss"], *mine["other"]} - {best}) & set(block.complete)
 
 

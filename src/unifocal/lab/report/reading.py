@@ -26,6 +26,9 @@ KEYS = ("dataset", "network", "loss", "fold", "seed")
 LESIONS = (*KEYS, "case", "class", "voxels", "size", "overlap")
 
 
+AGAIN = "`unifocal compare` writes it anew if it is removed."
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A run as its folder shows it.
@@ -144,11 +147,11 @@ def read_study(folder: Path) -> Study:
             history=_history(place / "history.csv"),
         )
         if run.is_finished and (place / "cases.csv").is_file():
-            cases.append(read_table(place / "cases.csv"))
+            cases.append(_results(place / "cases.csv"))
             lesions.append(_lesions(place / "lesions.csv"))
         runs.append(run)
     if not cases and (folder / "results.csv").is_file():
-        cases, lesions = _of(runs, read_table(folder / "results.csv")), _of(runs, _lesions(folder / "lesions.csv"))
+        cases, lesions = _of(runs, _results(folder / "results.csv")), _of(runs, _lesions(folder / "lesions.csv"))
         done = {key for part in cases for key in _keys(part)}
         runs = [replace(run, state="finished") if run.key in done else run for run in runs]
     table = join_tables(cases)
@@ -183,6 +186,17 @@ def _history(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame()
+
+
+def _results(path: Path) -> pd.DataFrame:
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise LabError(f"expected a table of results; {path} cannot be read ({error}). {AGAIN}") from None
+    missing = [column for column in COLUMNS if column not in table]
+    if missing and len(table):
+        raise LabError(f"expected a table of results; {path} has no column {', '.join(missing)}. {AGAIN}")
+    return table
 
 
 def _lesions(path: Path) -> pd.DataFrame:

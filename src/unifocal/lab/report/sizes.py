@@ -61,6 +61,18 @@ def by_case_size(scores: Scores, sizes: "pd.Series[float]") -> list[Third]:
     return found
 
 
+def false_alarms(rows: pd.DataFrame, sizes: "pd.Series[float]") -> pd.DataFrame:
+    """Of the cases without foreground `cases`, how many, and `share`, of those in which each loss finds some; with
+    `without` and `with_any`, the means of DSC without and with foreground. `rows` are of one class."""
+    by_case = rows[rows["metric"] == "DSC"].groupby(["loss", "case"], sort=False)["value"]
+    dsc = by_case.agg(["mean", "min"]).reset_index()
+    is_empty = ~dsc["case"].isin(sizes.index)
+    empty, others = dsc[is_empty].groupby("loss", sort=False), dsc[~is_empty].groupby("loss", sort=False)
+    columns = {"cases": empty.size(), "without": empty["mean"].mean(), "with_any": others["mean"].mean()}
+    columns["share"] = (dsc["min"] < 1)[is_empty].groupby(dsc["loss"][is_empty], sort=False).mean()
+    return pd.DataFrame(columns).dropna(subset="cases")
+
+
 def by_lesion_size(lesions: pd.DataFrame) -> list[Third]:
     """The share of the lesions of each third that each loss finds, over all seeds; lesions of one class."""
     if lesions.empty:

@@ -97,6 +97,10 @@ def markdown(table: Table) -> str:
     return "\n\n".join([_markdown(table.caption), "\n".join(lines), *notes]) + "\n"
 
 
+# A table that is wider than the text is made smaller.
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
+
+
 def latex(table: Table) -> str:
     """A booktabs table, over several pages if it is long; shades need colortbl."""
     alignment = "".join("l" if table.is_text(n) else "r" for n in range(len(table.columns)))
@@ -104,15 +108,17 @@ def latex(table: Table) -> str:
     body = [" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows]
     caption, label = rf"\caption{{{_latex(table.caption)}}}", rf"\label{{tab:{table.name}}}"
     shaded = any(cell.tone in TONES for row in table.rows for cell in row)
-    packages = ["booktabs", *(["longtable"] if len(body) > LONG else []), *(["[table]{xcolor}"] if shaded else [])]
+    long = len(body) > LONG
+    packages = ["booktabs", "longtable" if long else "graphicx", *(["[table]{xcolor}"] if shaded else [])]
     comment = f"% packages: {', '.join(packages)}"
     notes = [rf"\par\smallskip\footnotesize {_latex(' '.join(table.notes))}"] if table.notes else []
-    if len(body) > LONG:
+    if long:
         lines = [rf"\begin{{longtable}}{{{alignment}}}", caption + label + r" \\", r"\toprule", head, r"\midrule"]
         lines += [r"\endhead", *body, r"\bottomrule", r"\end{longtable}", *notes]
     else:
-        lines = [r"\begin{table}", r"\centering", caption + label, rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-        lines += [head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]
+        begin = rf"{FIT}\begin{{tabular}}{{{alignment}}}"
+        lines = [r"\begin{table}", r"\centering", caption + label, begin, r"\toprule", head, r"\midrule"]
+        lines += [*body, r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table}"]
     return "\n".join([comment, *lines]) + "\n"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from unifocal.lab.data.problems import some
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
@@ -37,7 +38,8 @@ def _unfinished(study: Study) -> Iterator[str]:
             "fewer cases, and none of them is called the best."
         )
     if left:
-        yield f"{counted(len(left), 'run')} of {len(study.runs)} have not finished: all of this may still change."
+        have = "has" if len(left) == 1 else "have"
+        yield f"{counted(len(left), 'run')} of {len(study.runs)} {have} not finished: all of this may still change."
 
 
 def _of(name: str, study: Study) -> str:
@@ -93,6 +95,8 @@ def _block(block: Block) -> Iterator[str]:
     if len(block.scores.losses) > 1:
         reasons = [*block.scores.reasons, *block.rankings.reasons, *block.stability.reasons]
         yield from (of + block.shortly(text) for text in dict.fromkeys(reasons) if _is_grave(text))
+        yield from (of + text for text in _order(block))
+    yield from (of + text for text in _alarms(block))
     yield from (of + text for text in _collapsed(block))
 
 
@@ -100,6 +104,32 @@ def _is_grave(reason: str) -> bool:
     """Is a reason of the statistics one for the top of the page? All stand below their tables as well."""
     by_mean = reason.startswith("By mean,") or "methods of ranking disagree" in reason
     return by_mean or "undefined for some losses only" in reason
+
+
+def _order(block: Block) -> Iterator[str]:
+    """Means over folds and means over cases that put different losses first."""
+    rows = block.rankings.rows
+    first = rows[(rows["method"] == "mean") & (rows["rank"] == 1)]["loss"].tolist()
+    top = next((loss for loss in block.ranked if loss in block.complete), None)
+    if first and top and top not in first and block.is_even(block.metric):
+        yield (
+            f"The mean over folds puts {block.names[top]} first, the mean over cases "
+            f"{some([block.names[loss] for loss in first])}: neither is settled."
+        )
+
+
+def _alarms(block: Block) -> Iterator[str]:
+    """Cases without foreground, which a network passes or fails as a whole."""
+    shares = block.alarms["share"] if len(block.alarms) else None
+    if shares is None or shares.max() == 0:
+        return
+    low, high = percent(shares.min()), percent(shares.max())
+    every = f"{low} of them" if low == high else f"{low} to {high} of them, by loss"
+    yield (
+        f"{counted(int(block.alarms['cases'].max()), 'case')} of {block.cases['case'].nunique()} show no "
+        f"{block.target}, and the networks find some in {every}. Such a case counts 0, which lowers every mean; the "
+        "results have a table of both kinds."
+    )
 
 
 def _collapsed(block: Block) -> Iterator[str]:

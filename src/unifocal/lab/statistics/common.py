@@ -33,11 +33,12 @@ class Common:
 
 
 def common(scores: Scores) -> Common:
-    """Reduce to the losses with every run, on the cells where all of them have a value.
+    """Reduce to the losses with every run and any value, on the cells where all of them have one.
 
-    If fewer than two losses are complete, all of them are taken on the cells that they share.
+    If fewer than two losses are left, all of them are taken on the cells that they share.
     """
-    incomplete = set(scores.incomplete)
+    incomplete = {*scores.incomplete}
+    incomplete |= {loss for n, loss in enumerate(scores.losses) if not np.isfinite(scores.values[n]).any()}
     few = len(scores.losses) - len(incomplete) < 2
     kept = [n for n, loss in enumerate(scores.losses) if few or loss not in incomplete]
     values = scores.values[kept]
@@ -47,7 +48,7 @@ def common(scores: Scores) -> Common:
     unit = np.unique(scores.unit[cases], return_inverse=True)[1].astype(np.intp)
     reasons = list(scores.reasons)
     if incomplete and not few:
-        reasons.append(f"Left out of what follows: {some(scores.incomplete)}.")
+        reasons.append(f"Left out of what follows: {some([loss for loss in scores.losses if loss in incomplete])}.")
     if not cases.any():
         reasons.append(f"No case has a value of {scores.metric} from every loss.")
     elif not cases.all():

@@ -24,6 +24,8 @@ from unifocal.lab.statistics.common import common
 from unifocal.lab.statistics.pairwise import DIGITS
 from unifocal.lab.statistics.table import Scores
 
+FEW = 10  # units below which its p is told to be rough
+
 
 @dataclass(frozen=True)
 class Friedman:
@@ -68,6 +70,8 @@ def friedman(scores: Scores, alpha: float = 0.05) -> Friedman:
         reasons.append("Two losses: the signed-rank test answers the question, Friedman's test needs three.")
     elif p > alpha:
         reasons.append("Friedman's test finds no difference: the diagram must not be read for single pairs.")
+    if k > 2 and 1 < n < FEW:
+        reasons.append(f"{n} {shared.unit_name}s: Friedman's p is an approximation that is too small for so few.")
     if difference >= k - 1:
         reasons.append(
             f"{n} {shared.unit_name}s are too few: the critical difference of {k} losses is "

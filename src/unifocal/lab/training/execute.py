@@ -28,7 +28,7 @@ from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
-from unifocal.lab.training.fit import WEIGHTS, Tell, fit
+from unifocal.lab.training.fit import WEIGHTS, Tell, check_whole, fit
 from unifocal.lab.training.history import Judge, best_epoch, read_history, unmoved
 from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
@@ -120,6 +120,10 @@ def build_network(run: Run, experiment: Experiment) -> nn.Module:
 def load_network(run: Run, experiment: Experiment, folder: Path) -> nn.Module:
     """The trained network."""
     network = build_network(run, experiment)
+    try:
+        check_whole(folder / WEIGHTS)
+    except LabError as error:
+        raise LabError(f"{error} Remove {folder}, and train it again.") from None
     weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)["state_dict"]
     network.load_state_dict(
         {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}

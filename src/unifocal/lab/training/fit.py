@@ -3,6 +3,8 @@
 import logging
 import signal
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from unifocal.lab.errors import Terminated
+from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.settings import Settings
 from unifocal.lab.training.checkpoints import Checkpoints
 from unifocal.lab.training.history import Row, is_over
@@ -82,6 +84,17 @@ def fit(
         _fit(trainer, module, batches, held_out, checkpoint)
 
 
+def check_whole(path: Path) -> None:
+    """Raises LabError for a file of torch that has changed since it was written; torch itself does not look."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
+        raise LabError(f"expected a file of torch; {path} is damaged ({error}).") from None
+    if damaged is not None:
+        raise LabError(f"expected a whole file of torch; {path} is damaged, in {damaged}.")
+
+
 def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
     """Where to go on from, and the history up to there, which `history.csv` may be an epoch ahead of.
 
@@ -93,6 +106,7 @@ def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
     if not path.exists():
         return None, []
     try:
+        check_whole(path)
         history: list[Row] = torch.load(path, map_location="cpu", weights_only=False)["history"]
     except (OSError, MemoryError):
         raise

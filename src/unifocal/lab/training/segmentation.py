@@ -19,6 +19,15 @@ from unifocal.lab.training.history import Judge, Row, is_over, unmoved, write_hi
 from unifocal.lab.training.overlap import Overlap
 
 
+def _shared(loss: Tensor, images: int) -> Tensor:
+    """Of several processes (DDP), whose gradients are averaged: so that each image of the batch counts the same."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return loss
+    whole = torch.tensor(float(images), device=loss.device)
+    torch.distributed.all_reduce(whole)
+    return loss * (images * torch.distributed.get_world_size() / whole)
+
+
 class NotFinite(ArithmeticError):
     """The loss became NaN or infinite: the run has failed, whatever it would do next."""
 
@@ -58,7 +67,7 @@ class Segmentation(pl.LightningModule):
         images, labels = batch
         loss: Tensor = self.training_loss(self.network(images), labels)
         self.sums["train_loss"].add(loss, len(images))
-        return loss
+        return _shared(loss, len(images))
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch

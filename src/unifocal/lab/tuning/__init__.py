@@ -7,6 +7,7 @@ search          plans the trials of every fold, has the grid do them, judges the
 trials          one trial, an ordinary run whose loss is chosen when it begins
 study           Optuna's part: what to try next, and what is not worth going on with
 judgement       what came of it: winners, the gain on untouched cases, the loss to recommend
+confirming      the comparison that would confirm what was found
 words           the same for people, on screen and in `search.md`
 
 Nothing of Optuna is imported outside `study`.

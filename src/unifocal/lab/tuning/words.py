@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from unifocal.lab.report.numbers import p_equals, span, value
-from unifocal.lab.report.summary import command_of
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.storage import write_text
+from unifocal.lab.tuning.confirming import FRESH, confirming
 from unifocal.lab.tuning.judgement import TUNED, Gain, Judgement, Settled, Winner
 from unifocal.lab.tuning.space import Range
 from unifocal.lab.tuning.trials import METRIC
 from unifocal.lab.words import counted
 
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
-SEEDS = 3  # of the comparison that would confirm it
 CONFIRM = "to confirm it on other folds, from other seeds"
-FRESH = "These folds hold the same cases, on which the loss was chosen; cases that are new altogether prove more."
 UNKNOWN = "What it gained is not known: no winner could be trained again beside its defaults."
 NESTED = (
     "On each fold the validation cases alone chose. The test scores are those of the chosen loss trained again from "
@@ -130,13 +128,8 @@ def confirmation(judgement: Judgement, out: Path) -> str | None:
     if bases == (judgement.loss,):
         return None
     settings, seed = judgement.plan.settings, judgement.plan.seed
-    changes = {
-        "losses": tuple({loss.label: loss for loss in (judgement.loss, *bases)}.values()),
-        "seeds": tuple(range(seed + 2, seed + 2 + SEEDS)),  # the next one has trained the winners again
-        "split_seed": settings.split_seed + 1,
-    }
-    place = out.with_name(f"{out.name}-confirmed")
-    return command_of(settings.model_copy(update=changes), [judgement.experiment.dataset.root], place)
+    root = judgement.experiment.dataset.root
+    return confirming(settings, (judgement.loss, *bases), root, out, seed + 2)  # the next has trained the winners again
 
 
 def record_of(judgement: Judgement, out: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.by_size import by_size
 from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.numbers import NONE, heading, interval, size, span, value
+from unifocal.lab.report.numbers import NONE, heading, interval, percent, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -32,17 +32,14 @@ def results(block: Block, study: Study, prefix: str) -> Section:
     id_ = f"results-{prefix}"
     if block.scores is None:
         return Section(id_, title, (Text("Nothing yet."),))
-    rows = study.cases
-    mine = rows[
-        (rows["dataset"] == block.dataset.name) & (rows["network"] == block.network) & (rows["class"] == block.target)
-    ]
     single = len(block.scores.losses) < 2
     return Section(
         id_,
         title,
         parts(
             main_table(block, study, prefix),
-            means(block, fold_means(mine), f"means-{prefix}"),
+            alarms_table(block, prefix),
+            means(block, fold_means(block.cases), f"means-{prefix}"),
             None if single else comparison_parts(block, prefix),
             cases(block, f"cases-{prefix}"),
             precision_recall(block, f"precision-recall-{prefix}"),
@@ -99,7 +96,7 @@ def metrics_table(
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
         "among the losses with every run."
     ]
-    uneven = [metric for metric in metrics if of_metric[metric]["undefined"].reindex(block.complete).nunique() > 1]
+    uneven = [metric for metric in metrics if not block.is_even(metric)]
     if uneven:
         notes.append(
             f"Undefined on more cases for some losses than for others, so without a best: {', '.join(uneven)}."
@@ -119,9 +116,8 @@ def metrics_table(
 
 def best_of(block: Block, metric: str) -> set[str]:
     """The complete losses with the best mean, if there is something to be better than, on cases as many."""
-    found = block.means(metric).reindex(block.complete).dropna(subset=["mean"])
-    means = found["mean"]
-    if len(means) < 2 or found["undefined"].nunique() > 1:
+    means = block.means(metric)["mean"].reindex(block.complete).dropna()
+    if len(means) < 2 or not block.is_even(metric):
         return set()
     top = means.min() if metric in LOWER_IS_BETTER else means.max()
     return set() if (means == top).all() else set(means.index[means == top])
@@ -165,6 +161,31 @@ def cases_table(block: Block, prefix: str) -> Table:
             "interval over folds does.",
             *reasons,
         ],
+    )
+
+
+def alarms_table(block: Block, prefix: str) -> Table | None:
+    """Cases that show nothing to find, apart from the others; none where there are none."""
+    table = block.alarms
+    if table.empty:
+        return None
+    rows = [
+        [
+            block.names[loss],
+            str(int(row.cases)),
+            percent(row.share),
+            value(row.without, "DSC"),
+            value(row.with_any, "DSC"),
+        ]
+        for loss, row in table.reindex([loss for loss in block.losses if loss in table.index]).iterrows()
+    ]
+    return make_table(
+        f"alarms-{prefix}",
+        f"Cases without {block.target}, and in how many of them the networks find some.",
+        ["loss", "cases without", "with a false alarm", "DSC of these", "DSC of the others"],
+        rows,
+        table.reset_index(),
+        notes=["Without foreground DSC is 1 if nothing is found and 0 otherwise. Means over cases."],
     )
 
 
