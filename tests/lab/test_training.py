@@ -20,7 +20,7 @@ from unifocal.lab.metrics import METRICS, measure
 from unifocal.lab.preparation import read_prediction
 from unifocal.lab.training import execute as execution
 from unifocal.lab.training.execute import execute, is_finished
-from unifocal.lab.training.segmentation import NotFinite
+from unifocal.lab.training.segmentation import NotFinite, shared_loss
 
 EPOCHS = 4
 
@@ -365,6 +365,15 @@ def test_deep_supervision_bf16_and_gradient_clipping_train(planned, tmp_path):
     changes = {"deep_supervision": "papers", "precision": "bf16", "clip_gradient": 0.5, "initialisation": "xavier"}
     history, _ = trained(planned, tmp_path, epochs=2, **changes)
     assert np.isfinite(history.to_numpy()).all()
+
+
+def test_every_image_counts_the_same_in_uneven_parts_of_a_batch(monkeypatch):
+    """Of three images one process has two and the other one; DDP takes the mean of what both give."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda number: number.fill_(3.0))
+    first, second = shared_loss(torch.tensor(0.3), 2), shared_loss(torch.tensor(0.9), 1)
+    assert (first + second) / 2 == pytest.approx((0.3 + 0.3 + 0.9) / 3)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from unifocal.lab.training.history import Judge, Row, is_over, unmoved, write_hi
 from unifocal.lab.training.overlap import Overlap
 
 
-def _shared(loss: Tensor, images: int) -> Tensor:
+def shared_loss(loss: Tensor, images: int) -> Tensor:
     """Of several processes (DDP), whose gradients are averaged: so that each image of the batch counts the same."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return loss
@@ -67,7 +67,7 @@ class Segmentation(pl.LightningModule):
         images, labels = batch
         loss: Tensor = self.training_loss(self.network(images), labels)
         self.sums["train_loss"].add(loss, len(images))
-        return _shared(loss, len(images))
+        return shared_loss(loss, len(images))
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
