@@ -5,7 +5,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -165,12 +167,7 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
                 if (place := (experiment.dataset.name, *key, name, metric)) in summary.index
             }
             whole = [key for key in candidates if done[key] == planned]
-            best = {
-                metric: max(
-                    (float(found[key, metric]["mean"]) for key in whole if (key, metric) in found), default=math.nan
-                )
-                for metric in MAIN
-            }
+            best = {metric: _best([found[key, metric] for key in whole if (key, metric) in found]) for metric in MAIN}
             lines = []
             for key in candidates:
                 cells = []
@@ -185,6 +182,12 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
                 lines.append(Line(label, cells, done[key], planned))
             blocks.append((experiment, name, lines))
     return blocks
+
+
+def _best(rows: "Sequence[pd.Series[Any]]") -> float:
+    """The highest mean; none where some are of fewer cases than others."""
+    is_even = len({row["undefined"] for row in rows}) == 1
+    return max(float(row["mean"]) for row in rows) if is_even else math.nan
 
 
 def _interval(mean: float, half_width: float) -> str:
