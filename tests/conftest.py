@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,23 @@ import torch
 torch.set_num_threads(1)
 
 
+STARTED = time.monotonic()
+FIRST = "test_the_definition_in_the_interpreter"  # takes minutes, so that it must not come last
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None and item.name != FIRST
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that no process is left with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """What takes long comes last, and is left out once the time is up that UNIFOCAL_TEST_SECONDS gives."""
+    items.sort(key=lambda item: (item.name != FIRST, is_slow(item)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    given = os.environ.get("UNIFOCAL_TEST_SECONDS")
+    if given and is_slow(item) and time.monotonic() - STARTED > float(given):
+        pytest.skip(f"a slow test, and the {given} s of UNIFOCAL_TEST_SECONDS are up; without it all of them run")
 
 
 @pytest.fixture(scope="session")
