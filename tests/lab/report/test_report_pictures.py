@@ -84,15 +84,15 @@ def test_truth_and_predictions_are_drawn_where_they_are(folder_of):
     assert len(galleries) in (3, 4)
     for gallery in galleries:
         number = int(gallery.caption.rpartition(" ")[2])
-        [truth] = points(drawn(gallery.defs))
+        truth, *predictions = points(drawn(gallery.defs))
         assert np.floor(truth.min(0)).astype(int).tolist() == [4 + number % 7, 3 + number % 5]
         assert [tile.title for tile in gallery.tiles] == ["whole image", "dice", "tversky", "focal"]
-        for loss, tile in enumerate(gallery.tiles[1:]):
-            [predicted] = points(drawn(tile.svg))
+        for loss, (tile, predicted) in enumerate(zip(gallery.tiles[1:], predictions, strict=True)):
+            assert f'-prediction{loss}"' in tile.svg and f'-prediction{loss}"' in gallery.tiles[0].svg
             expected = np.argwhere(lesion(number, shift=1 + loss))
             assert predicted.min(0)[::-1] == pytest.approx(expected.min(0))
             assert predicted.max(0)[::-1] == pytest.approx(expected.max(0) + 1)
-            assert re.fullmatch(r"DSC [01]\.\d{3}", tile.note)
+            assert re.fullmatch(r"DSC [01]\.\d{3}(, \d+ % outside)?", tile.note)
         image = Image.open(io.BytesIO(base64.b64decode(there(re.search(r"base64,([^\"]+)", gallery.defs))[1])))
         assert image.size == (32, 32)
         bright = np.asarray(image).astype(float)
@@ -133,7 +133,7 @@ def test_a_slice_lies_as_scans_are_shown():
     rows, columns = np.nonzero(part.truth)
     assert (columns.min(), columns.max()) == (4, 11) and (rows.min(), rows.max()) == (24 - 10, 24 - 6)
     gallery = tiles(part, "n", "c", 1, [("dice", "dice"), ("focal", "focal")], {"dice": 0.5})
-    assert [tile.note for tile in gallery.tiles] == ["truth filled", "DSC 0.500", "no prediction"]
+    assert [tile.note for tile in gallery.tiles] == ["truth filled, all predictions", "DSC 0.500", "no prediction"]
 
 
 def test_flat_voxels_are_stretched():

@@ -70,8 +70,9 @@ def _legend(experiment: Experiment, shown: int, of: int) -> str:
     classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
     limited = f" The best {shown} of {of} losses." if shown < of else ""
     return (
-        "The truth is filled, a prediction is a line. The first tile is the whole image, and the dashed frame is what "
-        f"the others enlarge. Cases are chosen by their DSC, averaged over losses.{classes}{limited}"
+        "The truth is filled, a prediction is a line. The first tile is the whole image with all predictions, and the "
+        "dashed frame, around the truth, is what the others enlarge. Cases are chosen by their DSC, averaged over "
+        f"losses.{classes}{limited}"
     )
 
 

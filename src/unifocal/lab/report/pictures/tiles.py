@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unifocal.lab.pictures import PREDICTION, TRUTH, View, window
+from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.parts import Gallery, Tile
 from unifocal.lab.report.pictures.choice import Mask, Shown
 
@@ -71,40 +72,48 @@ def colours(classes: int) -> list[tuple[str, str]]:
 def tiles(
     part: Slice, name: str, caption: str, classes: int, losses: Sequence[tuple[str, str]], scores: Mapping[str, float]
 ) -> Gallery:
-    """The whole image with the frame of what the other tiles enlarge, then a tile for each (loss, short name)."""
+    """The whole image with the frame of what the other tiles enlarge, then a tile for each (loss, short name).
+
+    The frame holds the truth; where there is none, all predictions. The first tile shows what is predicted outside.
+    """
     height, width = part.truth.shape
-    top, bottom, left, right = window(part.marked)
+    top, bottom, left, right = window([part.truth] if part.truth.any() else part.marked, margin=0.5)
     paint = colours(classes)
     truth = "".join(
         f'<path d="{outline(part.truth == n)}" fill="{colour}" fill-opacity="0.38" fill-rule="evenodd"/>'
         for n, (colour, _) in enumerate(paint, start=1)
     )
+    lines = {
+        loss: "".join(
+            f'<path d="{outline(mask == n)}" fill="none" stroke="{colour}" vector-effect="non-scaling-stroke"/>'
+            for n, (_, colour) in enumerate(paint, start=1)
+        )
+        for loss, mask in part.predictions.items()
+    }
+    ids = {loss: f"{name}-prediction{n}" for n, loss in enumerate(lines)}
     defs = (
         f'<image id="{name}-image" width="{width}" height="{height}" preserveAspectRatio="none" '
         f'href="{_jpeg(part.image)}"/><g id="{name}-truth">{truth}</g>'
+        + "".join(f'<g id="{ids[loss]}">{paths}</g>' for loss, paths in lines.items())
     )
     under = f'<use href="#{name}-image"/><use href="#{name}-truth"/>'
     frame = (
         f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}" fill="none" stroke="#fff" '
         'stroke-dasharray="4 3" vector-effect="non-scaling-stroke"/>'
     )
-    whole = Tile(
-        _svg(0, 0, width, height, under + frame), "whole image", "truth filled", f"The whole image{part.where}"
-    )
+    every = "".join(f'<use href="#{id_}" stroke-width="0.7"/>' for id_ in ids.values())
+    note = "truth filled, all predictions"
+    whole = Tile(_svg(0, 0, width, height, under + every + frame), "whole image", note, f"The whole image{part.where}")
     found = [whole]
     for loss, short in losses:
         if loss not in part.predictions:
             found.append(Tile("", short, "no prediction", f"{short}: no prediction"))
             continue
         mask = part.predictions[loss]
-        lines = "".join(
-            f'<path d="{outline(mask == n)}" fill="none" stroke="{colour}" stroke-width="1.8" '
-            'vector-effect="non-scaling-stroke"/>'
-            for n, (_, colour) in enumerate(paint, start=1)
-        )
         note = f"DSC {scores[loss]:.3f}" if loss in scores else "no DSC"
-        note += "" if mask.any() else ", nothing here"
-        svg = _svg(left, top, right - left, bottom - top, under + lines)
+        inside = float((mask[top:bottom, left:right] > 0).sum() / max(int((mask > 0).sum()), 1))
+        note += ", nothing here" if not mask.any() else f", {percent(1 - inside)} outside" if inside < 0.995 else ""
+        svg = _svg(left, top, right - left, bottom - top, f'{under}<use href="#{ids[loss]}" stroke-width="1.8"/>')
         found.append(Tile(svg, short, note, f"{short}: {note}"))
     return Gallery(name, caption, defs, tuple(found))
 
