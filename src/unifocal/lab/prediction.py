@@ -157,7 +157,7 @@ def check_axes(dataset: Dataset, trained: Dataset) -> None:
 
 
 def check_readable(dataset: Dataset) -> None:
-    """Every picture that cannot be read is told, before the first is predicted; of volumes `check_axes` reads all."""
+    """Every picture that cannot be read is told before the first is predicted. Volumes are read as they are come to."""
     problems = []
     for case in dataset.cases if dataset.dimension == 2 else ():
         try:
