@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unifocal.lab import cli
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.settings import make_settings
 
@@ -32,3 +33,12 @@ def read_data(folder: Path, n: int = 12):
 def make_tiny(losses: str = "dice,focal", **changes):
     values = {"folds": 2, "epochs": 2, "size": 32, "width": 4, "batch_size": 4, "threads": 1, "device": "cpu"}
     return make_settings(losses=losses, **values | changes)
+
+
+def run(*arguments: object) -> object:
+    """Exit code of the command line."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0

@@ -1,17 +1,7 @@
 """`unifocal plot` from the command line."""
 
 import pytest
-
-from unifocal.lab import cli
-
-
-def run(*arguments):
-    """Exit code of the command line."""
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
+from tiny import run
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import time
 
 import pandas as pd
 import pytest
-from tiny import make_tiny, read_data, write_data
+from tiny import make_tiny, read_data, run, write_data
 
-from unifocal.lab import cli
 from unifocal.lab.cells import run_cell
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid.status import read_status
@@ -39,14 +38,6 @@ class Log(Watcher):
 
     def run_ended(self, name, result):
         self.ended.append((name, result))
-
-
-def run(*arguments):
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def searched(*arguments):
