@@ -276,7 +276,7 @@ class Cuda:
 
     def __call__(self, run: Step, x: Tensor, y: Tensor, repeat: int, own_clock: bool) -> Sample:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(2_000_000)  # about a millisecond in which the launches get ahead
+        torch.cuda._sleep(10_000_000)  # about 5 milliseconds in which the launches get ahead
         self.flush.zero_()
         start.record()
         run(x, y)

@@ -35,7 +35,7 @@ def evaluate(mean: Mean, s: ClassSums, total: bool = False) -> tuple[Tensor, Slo
         parts = worth * x if parts is None else torch.addcmul(parts, worth, x)
         slopes_of_regions.append(slopes)
     assert parts is not None, "an equation has at least one mean"
-    pooled = bool(slopes_of_regions) and s.tp.shape[1] < n
+    pooled = len(slopes_of_regions) > 0 and s.tp.shape[1] < n
     if pooled:
         parts = parts.expand(-1, n, -1)
     value = parts.sum() if total else parts.sum((0, 2))
@@ -77,7 +77,8 @@ def _region(share: Factors, region: Region, s: ClassSums) -> tuple[Tensor, Tenso
     errors = torch.lerp(s.fp, s.fn, constant((delta, 1 - delta), *like, (2, 1, 1)) if s.split else delta)
     whole = torch.add(errors, s.tp, alpha=credit) + credit * smooth
     quotient = errors / whole
-    x = torch.sin(math.pi / 2 * quotient) if sine else quotient
+    angle = math.pi / 2 * quotient if sine else quotient
+    x = torch.sin(angle) if sine else quotient
     worth = s.tensor(share)
     if exponent != 1.0:
         less = s.tensor(tuple([k - 1 for k in exponent])) if isinstance(exponent, tuple) else exponent - 1
@@ -88,9 +89,10 @@ def _region(share: Factors, region: Region, s: ClassSums) -> tuple[Tensor, Tenso
         if exponent != 1.0:
             k = s.tensor(exponent) if isinstance(exponent, tuple) else exponent
             slope = torch.where(x > TAU, k * worth, worth)
-        if sine:
-            slope = slope * torch.cos(math.pi / 2 * quotient) * (math.pi / 2)
         above, below = _forms(region, s.split)
+        if sine:
+            slope = slope * torch.cos(angle)
+            above, below = (tuple([math.pi / 2 * factor for factor in form]) for form in (above, below))
         classes = 2 if s.split else 1
         shape = len(above) // classes, classes, 1, 1
         rows = torch.addcmul(constant(above, *like, shape), quotient, constant(below, *like, shape), value=-1)

@@ -162,7 +162,8 @@ class SegmentationLoss(nn.Module, ABC):
             return evaluate(mean if share == 1.0 else share * mean, s, total)
         per_image, slopes = evaluate(mean, s) if isinstance(mean, Mean) else (mean.expand(voxels.shape[0]), None)
         per_image = per_image * share
-        return per_image.sum() if total else per_image, slopes and (lambda upstream: slopes(upstream * share))
+        scaled = None if slopes is None else lambda upstream: slopes(upstream * share)
+        return per_image.sum() if total else per_image, scaled
 
     def _share_of_images(self, voxels: Tensor | None, n: int, images: Tensor | None, processes: int) -> float | Tensor:
         """What the value of each image is multiplied with in what is returned; without voxels all are valid."""
@@ -226,7 +227,8 @@ class SegmentationLoss(nn.Module, ABC):
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
     """No autocast inside: sums over a volume need float32."""
-    available = torch.amp.autocast_mode.is_autocast_available(device_type)
+    # which older compilers cannot follow
+    available = torch.compiler.is_compiling() or torch.amp.autocast_mode.is_autocast_available(device_type)
     active = available and torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if active else nullcontext()
 

@@ -58,7 +58,12 @@ def _masks(
     return result
 
 
-@torch.library.custom_op("unifocal::masks", mutates_args=())
+@torch.library.custom_op(
+    "unifocal::masks",
+    mutates_args=(),
+    schema="(Tensor labels, Tensor? weights, SymInt channels, SymInt? ignore_index, float[] steps, ScalarType dtype, "
+    "str engine) -> (Tensor, Tensor, Tensor)",  # as older versions do not read it from the annotations
+)
 def masks(
     labels: Tensor,
     weights: Tensor | None,

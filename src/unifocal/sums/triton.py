@@ -18,15 +18,21 @@ from .form import Form
 from .labels import signed
 from .tracing import has_memory
 
-# How a tile is cut, by its channels: (groups of voxels, voxels in a group, warps). That is 4 to 8 numbers for a thread,
-# as more would spill from its registers; with up to 4 channels a thread holds all of a voxel and adds over them alone.
-TILES = {1: (128, 4, 4), 2: (128, 4, 4), 4: (128, 2, 4), 8: (64, 2, 4), 16: (16, 4, 4), 32: (16, 4, 8), 64: (8, 4, 8)}
-CHUNK = 32  # channels of a tile where there are more than any tile holds
-PROGRAMS = 1024  # keep a large GPU busy; beyond that each program takes several tiles, so that there is less to add up
-STEPS = 16  # tiles of a program at most
-WIDTH = 1024  # partial sums added at a time
+# A tile: groups of voxels, voxels of a group, warps. One warp adds up its tile without a word to another.
+FORWARD = (64, 4, 1)
+BACKWARD = (32, 4, 1)
+STEP = 2  # channels whose code is written out, 4 if there are no more
+CARRIED = 4  # up to so many channels are added up over several tiles before the threads of a program share their sums
 
-# A tile of masks: its voxels at most, and its voxels times channels. Dense labels take more registers.
+PROGRAMS = 4096  # keep a large GPU busy; beyond that each takes several tiles
+STEPS = 16  # at most
+
+WIDTH = 4096  # partial sums of a row that are added at a time
+FOLDED = 4  # times so many or more are added in two steps
+
+# A tile of masks: its channels at most, its voxels, and its voxels times channels. Dense labels take more registers.
+MASK_PROGRAMS = 1024
+MASK_CHANNELS = 32
 MASK_VOXELS = 256
 MASK_NUMBERS, MASK_NUMBERS_DENSE = 2048, 512
 
@@ -86,18 +92,18 @@ def forward(
 
     n, k, v = x.shape
     s = len(form.wanted)
-    plan = _plan(n, k, v)
+    tiles = -(-v // (FORWARD[0] * FORWARD[1]))
+    steps = min(STEPS, max(1, n * tiles // PROGRAMS)) if k <= CARRIED else 1
+    blocks = -(-tiles // steps)
     kept: dict[str, Any] = {"dtype": gamma.dtype, "device": x.device}
     values, labelled, voxels = torch.empty(s, n, k, **kept), torch.empty(n, k, **kept), torch.empty(n, 1, **kept)
-    partial = torch.empty(n, (s + 1) * k + 1, plan.blocks, **kept)
-    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, plan)
+    partial = torch.empty(n, (s + 1) * k + 1, blocks, **kept)
+    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, FORWARD)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.partial_sums[(n * plan.blocks,)](
-            *tensors, partial, v, plan.blocks, plan.steps, *sizes, S=s, CLIP=form.clip, **meta
+        kernels.partial_sums[(n * blocks,)](
+            *tensors, partial, v, blocks, steps, *sizes, S=s, CLIP=form.clip, CARRIED=k <= CARRIED, **meta
         )
-        kernels.add_up[(n * ((s + 1) * k + 1),)](
-            partial, values, labelled, voxels, n, plan.blocks, K=k, S=s, WIDTH=WIDTH
-        )
+        _add_up(partial, values, labelled, voxels)
     return values, labelled, voxels
 
 
@@ -113,17 +119,17 @@ def backward(
     """The gradient (N, K, V) to x, in its dtype and memory format, from that to `values`."""
     from . import triton_kernels as kernels
 
-    n, k, v = x.shape
-    plan = _plan(n, k, v)
+    n, _, v = x.shape
+    blocks = -(-v // (BACKWARD[0] * BACKWARD[1]))
     out = torch.empty_like(x)
-    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, plan)
+    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, BACKWARD)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.gradient[(n * plan.tiles,)](
+        kernels.gradient[(n * blocks,)](
             *tensors,
             upstream,
             out,
             v,
-            plan.tiles,
+            blocks,
             *sizes,
             *upstream.stride(),
             *out.stride(),
@@ -181,28 +187,24 @@ def masks(
             ROWS=cut.rows,
             COLUMNS=cut.columns,
         )
-        kernels.add_up[(n * (2 * k + 1),)](partial, volume, surface, voxels, n, cut.blocks, K=k, S=1, WIDTH=WIDTH)
+        _add_up(partial, volume[None], surface, voxels)
     return volume, surface, voxels
 
 
-class _Plan(NamedTuple):
-    """How the voxels are shared out; it depends on nothing but the shape, and so do the digits of the sums."""
+def _add_up(partial: Tensor, values: Tensor, labelled: Tensor, voxels: Tensor) -> None:
+    """Add up the rows of partial (N, (S + 1) K + 1, blocks) into values (S, N, K), labelled and voxels."""
+    from . import triton_kernels as kernels
 
-    rows: int  # channels of a tile, a power of 2
-    lanes: int  # groups of voxels of a tile, a power of 2
-    vec: int  # voxels of a group, a power of 2
-    warps: int
-    steps: int  # tiles of a program, in the forward
-    blocks: int  # programs of an image, in the forward
-    tiles: int  # of an image
-
-
-def _plan(n: int, k: int, v: int) -> _Plan:
-    rows = next((rows for rows in sorted(TILES) if rows >= k), CHUNK)
-    lanes, vec, warps = TILES[rows]
-    tiles = -(-v // (lanes * vec))
-    steps = min(STEPS, max(1, n * tiles // PROGRAMS))
-    return _Plan(rows, lanes, vec, warps, steps, -(-tiles // steps), tiles)
+    n, rows, blocks = partial.shape
+    s, _, k = values.shape
+    while blocks > FOLDED * WIDTH:
+        pieces = -(-blocks // WIDTH)
+        folded = torch.empty(n, rows, pieces, dtype=torch.float64, device=partial.device)
+        kernels.fold[(n * rows * pieces,)](partial, folded, blocks, pieces, WIDTH=WIDTH)
+        partial, blocks = folded, pieces
+    kernels.add_up[(n * rows,)](
+        partial, values, labelled, voxels, n, blocks, K=k, S=s, WIDTH=min(WIDTH, _power_of_2(blocks))
+    )
 
 
 class _Cut(NamedTuple):
@@ -218,12 +220,12 @@ class _Cut(NamedTuple):
 def _cut(n: int, k: int, shape: Sequence[int], numbers: int) -> _Cut:
     """Into the fewest tiles of no more than so many numbers, and of these the widest."""
     a, b, c = shape
-    channels = min(_power_of_2(k), CHUNK)
+    channels = min(_power_of_2(k), MASK_CHANNELS)
     voxels = max(min(MASK_VOXELS, numbers // channels), 1)
     widest = min(_power_of_2(c), voxels)
     shapes = [(min(_power_of_2(b), voxels // width), width) for width in (32, 64, 128, widest) if width <= widest]
     tiles, _, rows, columns = min((-(-b // rows) * -(-c // width), -width, rows, width) for rows, width in shapes)
-    steps = min(STEPS, max(1, n * -(-k // channels) * a * tiles // PROGRAMS))
+    steps = min(STEPS, max(1, n * -(-k // channels) * a * tiles // MASK_PROGRAMS))
     return _Cut(channels, rows, columns, steps, -(-a * tiles // steps))
 
 
@@ -232,7 +234,7 @@ def _power_of_2(least: int) -> int:
 
 
 def _common(
-    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form, plan: _Plan
+    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form, tile: tuple[int, int, int]
 ) -> tuple[tuple[list[Tensor | None], list[int]], dict[str, Any]]:
     """What both passes hand to their kernel: tensors, numbers, and what a kernel is compiled for."""
     n, k, _ = x.shape
@@ -249,10 +251,10 @@ def _common(
         "ACTIVATION": form.activation,
         "DENSE": dense,
         "IGNORES": ignore_index is not None,
-        "KP": plan.rows,
-        "LANES": plan.lanes,
-        "VEC": plan.vec,
-        "num_warps": plan.warps,
+        "STEP": k if k <= 2 * STEP else STEP,
+        "LANES": tile[0],
+        "VEC": tile[1],
+        "num_warps": tile[2],
     }
     return (tensors, sizes), meta
 

@@ -2,30 +2,48 @@
 # Kernels are written in Triton's language, which has the grammar of Python but not its types.
 """The kernels of the Triton engine. This is the only file that needs the package triton; it is imported on first use.
 
-A program owns a run of voxels of one image and holds their channels as a tile (KP, LANES, VEC): KP channels, the next
-power of 2 above K, times LANES * VEC voxels. More channels than fit (MANY) are walked through KP at a time, once for
-each thing that a channel must know of all the others. All offsets are 64-bit: a volume can exceed 2**31 numbers.
+A program owns a tile of voxels of one image, LANES groups of VEC neighbours, and walks through the channels, STEP at a
+time: so a thread has all of a voxel, nothing is exchanged between threads before the sums are, and what is read a
+second time is still in the cache. All offsets are 64-bit: a volume can exceed 2**31 numbers.
 
-Where README.md sums "the other channels" this is done without scans. With m the largest logit of a voxel and
-e = exp(z - m), the channels with e = 1 are on `top`, of which there is one unless logits are equal, and `others` is the
-sum of all e but one of these. Then
+Where README.md sums "the other channels" this is done without scans. The first walk finds of each voxel m, the largest
+logit, and `others`, the sum of e = exp(z - m) over all channels but one with z = m. Then
 
-    q = others / (1 + others) on top, else (1 + others - e) / (1 + others)        no cancellation: there e <= others
-    -log p = log1p(others) + (m - z)                                              both >= 0
-    dL/dz_k = F_k - p_k Σ_rest F - share_k (Σ_top F - F_k [k on top])
+    q = others / (1 + others) on top (z = m), else (1 + others - e) / (1 + others)   no cancellation: there e <= others
+    -log p = log1p(others) + (m - z)                                                 both >= 0
 
-where F is the force f of README.md off the top and f q on top, so that it stays bounded as q -> 0, and share_k =
-e_k / others is the part of channel k in q. With a single channel on top the bracket is exactly 0 for it.
+With hard labels, and no entropy of the other channels, what a channel's slope B has in common with that of the top
+moves nothing, and the entropy has one slope h for all channels but the label's, so that
+
+    dL/dz_k = p_k (B_k - T + h) - [k = label] h,   T = Σ p B       both relative to B_top; p - 1 is -q
+
+Otherwise, with F the force f of README.md off the top and f q on top, which stays bounded as q -> 0,
+
+    dL/dz_k = F_k - p_k Σ_rest F - e_k / others (Σ_top F - F_k [k on top])
+
+With a single channel on top the bracket is exactly 0 for it.
 """
 
+import os
+
+import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
+# Single instructions of a GPU, good to 2 units of the last place (of 1, for the logarithm), in place of functions that
+# are good to the last: not in the interpreter, which knows functions only.
+_FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None)
 _CLIP = tl.constexpr(1e-7)
 _UPPER = tl.constexpr(1 - 1e-7)
+_LOG2E = tl.constexpr(1.4426950408889634)
+_LN2 = tl.constexpr(0.6931471805599453)
 _TINY = tl.constexpr(1e-37)  # keeps a quotient finite whose numerator vanishes with it
 _BIG = tl.constexpr(8.5e37)  # stands for the entropy of a logit of -inf: times no voxel it must be 0
 _LOW = tl.constexpr(-3.0e38)  # below every logit; finite, so that -inf minus it is -inf
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -35,191 +53,191 @@ def _like(x, value):
 
 
 @triton.jit
-def _log1p(u, y, inverse):
-    """log(1 + u) to full relative precision, given y = 1 + u as rounded and its inverse."""
-    return tl.log(y) + (u - (y - 1.0)) * inverse
+def _exp(x):
+    if x.dtype == tl.float64:
+        return tl.exp(x)
+    else:
+        return tl.exp2(x * _LOG2E)
+
+
+@triton.jit
+def _exp_minus(x):
+    """e to the power of -|x|."""
+    if x.dtype == tl.float64:
+        return tl.exp(-tl.abs(x))
+    else:
+        return tl.exp2(tl.abs(x) * -_LOG2E)
+
+
+@triton.jit
+def _quotient(x, y):
+    if _FAST and y.dtype == tl.float32:
+        return libdevice.fast_dividef(x, y)
+    else:
+        return x / y
+
+
+@triton.jit
+def _log2(x):
+    if _FAST and x.dtype == tl.float32:
+        return libdevice.fast_log2f(x)
+    else:
+        return tl.log2(x)
+
+
+@triton.jit
+def _log1p(u, y):
+    """log(1 + u) to full relative precision, for u from -1/2 on, given y = 1 + u as rounded."""
+    if _FAST and u.dtype == tl.float32:
+        s = _quotient(u, 2.0 + u)
+        t = s * s
+        series = 1.0 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11)))))
+        return tl.where(u < 1.0, 2.0 * s * series, _log2(y) * _LN2)
+    else:
+        return tl.log(y) + (u - (y - 1.0)) / y
 
 
 @triton.jit
 def _power(base, exponent):
-    return tl.where(exponent == 0.0, 1.0, tl.exp2(exponent * tl.log2(base)))
+    return tl.where(exponent == 0.0, 1.0, tl.exp2(exponent * _log2(base)))
 
 
 @triton.jit
-def _pick(hit, tile):
-    """Per voxel the value at its class."""
-    return tl.sum(tl.where(hit, tile, 0.0), 0, keep_dims=True)
+def _bounded(entropy):
+    return tl.where(entropy > _BIG, _BIG, entropy)
+
+
+@triton.jit
+def _fall(p, q, log_p, gamma, ACTIVATION: tl.constexpr):
+    """Minus the slope of q**gamma (-log p): times q to the channel's logit, or to p where probabilities are given."""
+    if ACTIVATION == "none":
+        slope = gamma * log_p / q + 1.0 / p
+    else:
+        slope = gamma * p * log_p + q
+    return _power(q, gamma) * slope
+
+
+# --- voxels ----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def _place(blocks):
-    """Which image and which of its blocks this program owns."""
+    """Which image and which of its tiles this program owns."""
     program = tl.program_id(0)
     return (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
 
 
 @triton.jit
-def _lanes(LANES: tl.constexpr, VEC: tl.constexpr):
-    return (tl.arange(0, LANES)[None, :, None] * VEC + tl.arange(0, VEC)[None, None, :]).to(tl.int64)
-
-
-@triton.jit
-def _row(table, step, c, K: tl.constexpr, ACC: tl.constexpr):
-    """Numbers per channel, such as exponents, as a column of the tile."""
-    return tl.load(table + c.to(tl.int64) * step, mask=c < K, other=0.0).to(ACC)
+def _tile(block, LANES: tl.constexpr, VEC: tl.constexpr):
+    """The numbers of the voxels of a tile."""
+    return block * (LANES * VEC) + (tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :])
 
 
 @triton.jit
 def _weigh(
-    labels, weights, ignore, v, ok, y_k, y_v, w_v,
-    K: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr, ACC: tl.constexpr, KP: tl.constexpr,
-):  # fmt: skip
-    """The weight of each voxel, 0 where it does not count, and its channel, -1 for none."""
+    labels, weights, ignore, ok, y_k, K: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr, ACC: tl.constexpr
+):
+    """The weight of each voxel, 0 where it does not count, and its channel, -1 for none.
+
+    labels and weights point at the voxels, labels at their first channel.
+    """
     if weights is None:
         w = tl.where(ok, 1.0, 0.0).to(ACC)
     else:
-        w = tl.load(weights + v * w_v, mask=ok, other=0).to(ACC)
-    if DENSE:
-        y = tl.where(ok, 0, 0)
-        if IGNORES:
-            for first in range(0, K, KP):
-                c = first + tl.arange(0, KP)[:, None, None]
-                there = (c < K) & ok
-                g = tl.load(labels + c.to(tl.int64) * y_k + v * y_v, mask=there, other=0)
-                if g.dtype.is_floating():
-                    marked = g.to(ACC) == ignore
-                else:
-                    marked = g.to(tl.int64) == ignore
-                found = tl.max((marked & there).to(tl.int32), 0, keep_dims=True)
-                w = tl.where(found > 0, 0.0, w)
-    else:
-        index = tl.load(labels + v * y_v, mask=ok, other=0).to(tl.int64)
+        w = tl.load(weights, mask=ok, other=0).to(ACC)
+    y = tl.where(ok, -1, -1)
+    if not DENSE:
+        index = tl.load(labels, mask=ok, other=-1 - K).to(tl.int64)
         if IGNORES:
             w = tl.where(index == ignore, 0.0, w)
         if K == 1:  # index 1 is the channel's class
             index -= 1
-        y = tl.where((index >= 0) & (index < K), index, -1).to(tl.int32)
+        y = tl.where((index >= 0) & (index < K) & ok, index, -1).to(tl.int32)
+    elif IGNORES:
+        for _ in range(K):
+            g = tl.load(labels, mask=ok, other=0)
+            if g.dtype.is_floating():
+                marked = g.to(ACC) == ignore
+            else:
+                marked = g.to(tl.int64) == ignore
+            w = tl.where(marked, 0.0, w)
+            labels += y_k
     return w, y
 
 
 @triton.jit
-def _sides(labels, y, w, c, v, ok, y_k, y_v, K: tl.constexpr, DENSE: tl.constexpr, ACC: tl.constexpr):
-    """Is the channel that of the voxel (hard labels only), w g and w (1 - g)."""
-    hit = y == c
-    if DENSE:
-        g = tl.load(labels + c.to(tl.int64) * y_k + v * y_v, mask=(c < K) & ok, other=0).to(ACC)
-        g = tl.where(w > 0, g, 0.0)
-        inside = w * g
-        outside = w * (1.0 - g)
-    else:
-        inside = tl.where(hit, w, 0.0)
-        outside = tl.where(hit, 0.0, w)
-    return hit, inside, outside
-
-
-@triton.jit
-def _read(x, w, c, v, ok, x_k, x_v, K: tl.constexpr, SOFTMAX: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr):
-    """Logits, 0 at voxels that do not count: there even NaN must not matter."""
-    z = tl.load(x + c.to(tl.int64) * x_k + v * x_v, mask=(c < K) & ok, other=0.0).to(ACC)
+def _read(x, there, w, SOFTMAX: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr):
+    """Logits of a channel, 0 at voxels that do not count: there even NaN must not matter."""
+    z = tl.load(x, mask=there, other=float("-inf") if SOFTMAX else 0.0).to(ACC)
     if MASKED:
         z = tl.where(w > 0, z, 0.0)
-    if SOFTMAX:
-        z = tl.where(c < K, z, float("-inf"))
     return z
 
 
 @triton.jit
-def _peak(z):
-    """Of a tile of logits: the largest of each voxel, and the sum of all e but one on top. NaN stays NaN."""
-    m = tl.maximum(tl.max(z, 0, keep_dims=True), _LOW)
-    e = tl.exp(z - m)
-    top = e == 1.0
-    count = tl.sum(tl.where(top, 1.0, 0.0).to(e.dtype), 0, keep_dims=True)
-    return m, tl.sum(tl.where(top, 0.0, e), 0, keep_dims=True) + (count - 1.0)
+def _number(table, there, ACC: tl.constexpr):
+    """A number of a channel, such as its exponent."""
+    return tl.load(table, mask=there, other=0.0).to(ACC)
 
 
 @triton.jit
-def _runner_up(z, m):
-    """The largest logit off the top, and the sum of exp(z - it) off the top: `others` where that underflows."""
-    z = tl.where(tl.exp(z - m) == 1.0, float("-inf"), z)
-    second = tl.maximum(tl.max(z, 0, keep_dims=True), _LOW)
-    return second, tl.sum(tl.exp(z - second), 0, keep_dims=True)
+def _of_label(table, y, step, ACC: tl.constexpr):
+    """The number of each voxel's channel, 0 for none."""
+    return tl.load(table + y * step, mask=y >= 0, other=0.0).to(ACC)
 
 
 @triton.jit
 def _survey(
-    x, w, v, ok, x_k, x_v,
-    K: tl.constexpr, REST: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr, KP: tl.constexpr,
+    x, at, ok, w, y, ceiling, x_k,
+    K: tl.constexpr, MASKED: tl.constexpr, BELOW: tl.constexpr, ACC: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """`_peak` and, if REST, `_runner_up` over more channels than a tile holds."""
-    m = _like(w, _LOW)
-    others = _like(w, -1.0)  # of no channel: not even one is on top
-    for first in range(0, K, KP):
-        c = first + tl.arange(0, KP)[:, None, None]
-        higher, more = _peak(_read(x, w, c, v, ok, x_k, x_v, K, True, MASKED, ACC))
-        new = tl.maximum(m, higher)
-        others = tl.where(
-            higher > m, more + (1.0 + others) * tl.exp(m - new), others + (1.0 + more) * tl.exp(higher - new)
-        )
-        m = new
-    second = _like(w, _LOW)
-    tail = _like(w, 0.0)
-    if REST:
-        for first in range(0, K, KP):
-            c = first + tl.arange(0, KP)[:, None, None]
-            higher, more = _runner_up(_read(x, w, c, v, ok, x_k, x_v, K, True, MASKED, ACC), m)
-            new = tl.maximum(second, higher)
-            tail = tail * tl.exp(second - new) + more * tl.exp(higher - new)
-            second = new
-    return m, others, second, tail
+    """Of each voxel the largest logit m, the sum of exp(z - m) over all channels but that one, its label's logit.
+
+    With BELOW only of the logits below the ceiling. What is no number makes the sum NaN.
+    """
+    m = _read(x + at, ok, w, True, MASKED, ACC)
+    own = m
+    if BELOW:
+        m = tl.where(m < ceiling, m, float("-inf"))
+    m = tl.where(m < _LOW, _like(m, _LOW), m)
+    others = tl.zeros_like(w)
+    for first in range(1, K, STEP):
+        for i in tl.static_range(STEP):
+            x += x_k
+            z = _read(x + at, ok & (first + i < K), w, True, MASKED, ACC)
+            own = tl.where(y == first + i, z, own)
+            if BELOW:
+                z = tl.where(z < ceiling, z, float("-inf"))
+            e = _exp_minus(z - m)
+            higher = z > m
+            others = tl.where(higher, (others + 1.0) * e, others + e)
+            m = tl.where(higher, z, m)
+    return m, others + (m - m), own
 
 
 @triton.jit
-def _softmax(z, m, others, second, tail, REST: tl.constexpr):
+def _softmax(z, m, others, inverse, spread, log_others, REST: tl.constexpr):
     """p, 1 - p, -log p and -log(1 - p) of logits."""
-    s = 1.0 + others
-    inverse = 1.0 / s
-    spread = _log1p(others, s, inverse)
-    d = z - m
-    e = tl.exp(d)
+    e = _exp(z - m)
     p = e * inverse
-    q = tl.where(e == 1.0, others, s - e) * inverse
-    log_p = spread - d
-    log_p = tl.where(log_p > _BIG, _BIG, log_p)
+    q = tl.where(z == m, others, (1.0 + others) - e) * inverse
+    log_p = _bounded(spread + (m - z))
     log_q = log_p
-    if REST:
-        # beyond 1/2 there is only the top, whose complement can be too small for its own logarithm
-        log_others = tl.where(others < 0.5, (second - m) + tl.log(tail), tl.log(others))
-        rough = spread - log_others
-        rough = tl.where(rough > _BIG, _BIG, rough)
-        log_q = tl.where(p < 0.5, -_log1p(-p, 1.0 - p, 1.0 + p), rough)
+    if REST:  # beyond 1/2 there is only the top, whose complement can be too small for its own logarithm
+        log_q = tl.where(p < 0.5, -_log1p(-p, 1.0 - p), _bounded(spread - log_others))
     return p, q, log_p, log_q
 
 
 @triton.jit
-def _shares(z, m, others, second, tail, REST: tl.constexpr):
-    """The part of each channel in the complement of the top: e / others."""
-    e = tl.exp(z - m)
-    share = e * (1.0 / tl.maximum(others, _TINY))
-    if REST:  # its slope on the others is 1 however small they are
-        off_top = tl.where(e == 1.0, float("-inf"), z)
-        fine = tl.exp(off_top - second) * (1.0 / tl.maximum(tail, 1.0))
-        share = tl.where(others < 0.5, fine, share)
-    return share
-
-
-@triton.jit
 def _sigmoid(z):
-    u = tl.exp(-tl.abs(z))
+    u = _exp_minus(z)
     y = 1.0 + u
-    large = 1.0 / y
+    large = _quotient(1.0, y)
     small = u * large
-    spread = _log1p(u, y, large)
+    spread = _log1p(u, y)
     positive = z >= 0
-    log_p = tl.where(positive, spread, spread - z)
-    log_q = tl.where(positive, spread + z, spread)
-    log_p = tl.where(log_p > _BIG, _BIG, log_p)
-    log_q = tl.where(log_q > _BIG, _BIG, log_q)
+    log_p = _bounded(tl.where(positive, spread, spread - z))
+    log_q = _bounded(tl.where(positive, spread + z, spread))
     return tl.where(positive, large, small), tl.where(positive, small, large), log_p, log_q
 
 
@@ -227,13 +245,13 @@ def _sigmoid(z):
 def _given(x):
     p = tl.where(x < _CLIP, _like(x, _CLIP), tl.where(x > _UPPER, _like(x, _UPPER), x))
     q = 1.0 - p
-    return p, q, -tl.log(p), -_log1p(-p, q, 1.0 + p)
+    return p, q, -tl.log(p), tl.where(p < 0.5, -_log1p(-p, q), -tl.log(q))
 
 
 @triton.jit
-def _probabilities(z, m, others, second, tail, ACTIVATION: tl.constexpr, REST: tl.constexpr):
+def _probabilities(z, m, others, inverse, spread, log_others, ACTIVATION: tl.constexpr, REST: tl.constexpr):
     if ACTIVATION == "softmax":
-        return _softmax(z, m, others, second, tail, REST)
+        return _softmax(z, m, others, inverse, spread, log_others, REST)
     elif ACTIVATION == "sigmoid":
         return _sigmoid(z)
     else:
@@ -241,75 +259,117 @@ def _probabilities(z, m, others, second, tail, ACTIVATION: tl.constexpr, REST: t
 
 
 @triton.jit
-def _sum_tile(
-    z, hit, inside, outside, m, others, second, tail, gamma, rest_gamma, g_k, h_k, c,
-    K: tl.constexpr, ACTIVATION: tl.constexpr, DENSE: tl.constexpr, CLIP: tl.constexpr,
-    TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
-    ACC: tl.constexpr,
-):  # fmt: skip
-    """What a tile adds to each sum and to `labelled`, (KP, LANES)."""
-    p, q, log_p, log_q = _probabilities(z, m, others, second, tail, ACTIVATION, REST >= 0)
-    labelled = tl.sum(inside, 2)
-    ce = tl.zeros_like(labelled)
-    rest = tl.zeros_like(labelled)
-    if CE >= 0:
-        focus = _row(gamma, g_k, c, K, ACC)
-        if DENSE:
-            ce = tl.sum(inside * (_power(q, focus) * log_p), 2)
-        else:  # one power per voxel rather than per channel
-            ce = tl.sum(inside * (_power(_pick(hit, q), _pick(hit, focus)) * _pick(hit, log_p)), 2)
-    if REST >= 0:
-        rest = tl.sum(outside * (_power(p, _row(rest_gamma, h_k, c, K, ACC)) * log_q), 2)
-    if ACTIVATION == "none" and not CLIP:
-        p = tl.where(z < 0.0, 0.0, tl.where(z > 1.0, 1.0, z))
-        q = 1.0 - p
-    tp = tl.zeros_like(labelled)
-    fp = tl.zeros_like(labelled)
-    fn = tl.zeros_like(labelled)
-    tn = tl.zeros_like(labelled)
-    if TP >= 0:
-        tp = tl.sum(inside * p, 2)
-    if FP >= 0:
-        fp = tl.sum(outside * p, 2)
-    if FN >= 0:
-        fn = tl.sum(inside * q, 2)
-    if TN >= 0:
-        tn = tl.sum(outside * q, 2)
-    return tp, fp, fn, tn, ce, rest, labelled
+def _sides(labels, hit, w, there, DENSE: tl.constexpr, ACC: tl.constexpr):
+    """w g and w (1 - g) of a channel."""
+    if DENSE:
+        g = tl.where(w > 0, tl.load(labels, mask=there, other=0).to(ACC), 0.0)
+        return w * g, w * (1.0 - g)
+    else:
+        inside = tl.where(hit, w, 0.0)
+        return inside, w - inside
+
+
+# --- the sums --------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _put(at, tile, c, more, K: tl.constexpr, MANY: tl.constexpr):
-    """Write what a program has found for one sum, or add it to what this very program wrote at an earlier step."""
-    total = tl.sum(tile, 1)
-    if MANY:
-        total += tl.load(at, mask=(c < K) & more, other=0.0)
-    tl.store(at, total, mask=c < K)
+def _summary(
+    x, at, ok, w, y, gamma, x_k, g_k,
+    K: tl.constexpr, MASKED: tl.constexpr, BY_LABEL: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
+    ACC: tl.constexpr, FEWER: tl.constexpr,
+):  # fmt: skip
+    """What the channels of a softmax must know of all of them, and what there is to add up of the label's alone."""
+    m, others, own = _survey(x, at, ok, w, y, w, x_k, K, MASKED, False, ACC, FEWER)
+    inverse = _quotient(1.0, 1.0 + others)
+    spread = _log1p(others, 1.0 + others)
+    log_others = spread
+    own_p = spread
+    own_q = spread
+    entropy = spread
+    if REST >= 0:
+        second, tail, _ = _survey(x, at, ok, w, y, m, x_k, K, MASKED, True, ACC, FEWER)
+        log_others = tl.where(others < 0.5, (second - m) + tl.log(1.0 + tail), tl.log(others))
+    if BY_LABEL:
+        own_p, own_q, entropy, _ = _softmax(own, m, others, inverse, spread, spread, False)
+        if CE >= 0:
+            entropy *= _power(own_q, _of_label(gamma, y, g_k, ACC))
+    return m, others, inverse, spread, log_others, own_p, own_q, entropy
+
+
+@triton.jit
+def _sums(
+    x, labels, gamma, rest_gamma, c, there, real, w, y, known,
+    ACTIVATION: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr, BY_LABEL: tl.constexpr, CLIP: tl.constexpr,
+    REST: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """What a channel adds to each of tp, fp, fn, tn, ce, rest and labelled, (LANES,)."""
+    m, others, inverse, spread, log_others, own_p, own_q, own_entropy = known
+    z = _read(x, there, w, ACTIVATION == "softmax", MASKED, ACC)
+    hit = y == c
+    inside, outside = _sides(labels, hit, w, there, DENSE, ACC)
+    p, q, log_p, log_q = _probabilities(z, m, others, inverse, spread, log_others, ACTIVATION, REST >= 0)
+    inside_p = p
+    inside_q = q
+    if BY_LABEL:
+        inside_p = own_p
+        inside_q = own_q
+        entropy = own_entropy
+        rest_entropy = own_entropy
+    else:
+        focus = _number(gamma, real, ACC)
+        rest_focus = _number(rest_gamma, real, ACC)
+        if DENSE:
+            entropy = _power(q, focus) * log_p
+            rest_entropy = _power(p, rest_focus) * log_q
+        else:  # a voxel is on one side only
+            entropy = _power(tl.where(hit, q, p), tl.where(hit, focus, rest_focus)) * tl.where(hit, log_p, log_q)
+            rest_entropy = entropy
+    if ACTIVATION == "none" and not CLIP:
+        p = tl.where(z < 0.0, 0.0, tl.where(z > 1.0, 1.0, z))
+        q = 1.0 - p
+        inside_p = p
+        inside_q = q
+    return (
+        tl.sum(inside * inside_p, 1),
+        tl.sum(outside * p, 1),
+        tl.sum(inside * inside_q, 1),
+        tl.sum(outside * q, 1),
+        tl.sum(inside * entropy, 1),
+        tl.sum(outside * rest_entropy, 1),
+        tl.sum(inside, 1),
+    )
 
 
 @triton.jit
 def _write(
-    at, blocks, c, more, tp, fp, fn, tn, ce, rest, labelled,
-    K: tl.constexpr, S: tl.constexpr, MANY: tl.constexpr,
-    TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
+    at, row, there, present, sums,
+    K: tl.constexpr, S: tl.constexpr, TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr,
+    CE: tl.constexpr, REST: tl.constexpr,
 ):  # fmt: skip
-    """The partial sums of this program: rows s K + c, one column per block."""
-    c = tl.reshape(c, [c.shape[0]])
-    at += c.to(tl.int64) * blocks
-    rows = blocks.to(tl.int64) * K
-    if TP >= 0:
-        _put(at + TP * rows, tp, c, more, K, MANY)
+    """The sums of a channel, those that are wanted: in rows s K + c, `at` points to s = 0; is its class present?"""
+    tp, fp, fn, tn, ce, rest, labelled = sums
     if FP >= 0:
-        _put(at + FP * rows, fp, c, more, K, MANY)
-    if FN >= 0:
-        _put(at + FN * rows, fn, c, more, K, MANY)
+        tl.store(at + FP * K * row, tl.sum(fp, 0), mask=there)
     if TN >= 0:
-        _put(at + TN * rows, tn, c, more, K, MANY)
-    if CE >= 0:
-        _put(at + CE * rows, ce, c, more, K, MANY)
+        tl.store(at + TN * K * row, tl.sum(tn, 0), mask=there)
     if REST >= 0:
-        _put(at + REST * rows, rest, c, more, K, MANY)
-    _put(at + S * rows, labelled, c, more, K, MANY)
+        tl.store(at + REST * K * row, tl.sum(rest, 0), mask=there)
+    if present:
+        if TP >= 0:
+            tl.store(at + TP * K * row, tl.sum(tp, 0), mask=there)
+        if FN >= 0:
+            tl.store(at + FN * K * row, tl.sum(fn, 0), mask=there)
+        if CE >= 0:
+            tl.store(at + CE * K * row, tl.sum(ce, 0), mask=there)
+        tl.store(at + S * K * row, tl.sum(labelled, 0), mask=there)
+    else:
+        if TP >= 0:
+            tl.store(at + TP * K * row, 0.0, mask=there)
+        if FN >= 0:
+            tl.store(at + FN * K * row, 0.0, mask=there)
+        if CE >= 0:
+            tl.store(at + CE * K * row, 0.0, mask=there)
+        tl.store(at + S * K * row, 0.0, mask=there)
 
 
 @triton.jit(do_not_specialize=["blocks", "steps", "ignore", "w_n", "w_v", "g_n", "g_k", "h_n", "h_k"])
@@ -318,88 +378,97 @@ def partial_sums(
     V, blocks, steps, ignore, x_n, x_k, x_v, y_n, y_k, y_v, w_n, w_v, g_n, g_k, h_n, h_k,
     K: tl.constexpr, S: tl.constexpr, ACTIVATION: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr,
     CLIP: tl.constexpr, TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr,
-    REST: tl.constexpr, KP: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
+    REST: tl.constexpr, STEP: tl.constexpr, CARRIED: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """First half of the forward: one program per image and block of `steps` tiles.
+    """First half of the forward: one program per image and block of `steps` tiles, of one tile if not CARRIED.
 
     It writes one column of `partial` (N, (S + 1) K + 1, blocks): S sums and `labelled` per channel, and `voxels`.
     """
     ACC: tl.constexpr = gamma.dtype.element_ty
-    MANY: tl.constexpr = K > KP
     SOFTMAX: tl.constexpr = ACTIVATION == "softmax"
     MASKED: tl.constexpr = IGNORES or weights is not None
+    BY_LABEL: tl.constexpr = SOFTMAX and not DENSE and REST < 0  # the entropy is that of the label alone
+    FEWER: tl.constexpr = 1 if K == 1 else STEP - 1 if STEP == K else STEP
     n, block = _place(blocks)
     x += n * x_n
     labels += n * y_n
-    gamma += n * g_n
-    rest_gamma += n * h_n
     if weights is not None:
         weights += n * w_n
-    at = partial + n * ((S + 1) * K + 1) * blocks + block
-    lanes = _lanes(LANES, VEC)
-    voxels = tl.zeros([1, LANES], ACC)
-    if MANY:  # too many sums to be carried from step to step
-        for step in range(steps):
-            v = (block * steps + step) * (LANES * VEC) + lanes
-            ok = v < V
-            w, y = _weigh(labels, weights, ignore, v, ok, y_k, y_v, w_v, K, DENSE, IGNORES, ACC, KP)
-            m = w
-            others = w
-            second = w
-            tail = w
-            if SOFTMAX:
-                m, others, second, tail = _survey(x, w, v, ok, x_k, x_v, K, REST >= 0, MASKED, ACC, KP)
-            for first in range(0, K, KP):
-                c = first + tl.arange(0, KP)[:, None, None]
-                z = _read(x, w, c, v, ok, x_k, x_v, K, SOFTMAX, MASKED, ACC)
-                hit, inside, outside = _sides(labels, y, w, c, v, ok, y_k, y_v, K, DENSE, ACC)
-                tp, fp, fn, tn, ce, rest, labelled = _sum_tile(
-                    z, hit, inside, outside, m, others, second, tail, gamma, rest_gamma, g_k, h_k, c,
-                    K, ACTIVATION, DENSE, CLIP, TP, FP, FN, TN, CE, REST, ACC,
+    gamma += n * g_n
+    rest_gamma += n * h_n
+    row = blocks.to(tl.int64)
+    column = partial + n * ((S + 1) * K + 1) * row + block
+    voxels = tl.zeros([LANES], ACC)
+    carried = ()  # for each channel in turn what `_sums` returns
+    if CARRIED:
+        for _ in tl.static_range(7 * K):
+            carried = carried + (voxels,)
+    for step in range(steps):
+        v = _tile(block * steps + step, LANES, VEC)
+        ok = v < V
+        at = v * x_v
+        y_at = v * y_v
+        w_at = weights
+        if weights is not None:
+            w_at = weights + v * w_v
+        w, y = _weigh(labels + y_at, w_at, ignore, ok, y_k, K, DENSE, IGNORES, ACC)
+        voxels += tl.sum(w, 1)
+        known = (w, w, w, w, w, w, w, w)
+        if SOFTMAX:
+            known = _summary(x, at, ok, w, y, gamma, x_k, g_k, K, MASKED, BY_LABEL, CE, REST, ACC, FEWER)
+        x_c = x
+        y_c = labels
+        g_c = gamma
+        h_c = rest_gamma
+        if CARRIED:
+            added = ()
+            for c in tl.static_range(K):
+                sums = _sums(
+                    x_c + at, y_c + y_at, g_c, h_c, c, ok, True, w, y, known,
+                    ACTIVATION, DENSE, MASKED, BY_LABEL, CLIP, REST, ACC,
                 )  # fmt: skip
-                _write(
-                    at, blocks, c, step > 0, tp, fp, fn, tn, ce, rest, labelled, K, S, MANY, TP, FP, FN, TN, CE, REST
-                )
-            tl.debug_barrier()  # the next step reads what other threads of this program have written
-            voxels += tl.sum(w, 2)
-    else:
-        c = tl.arange(0, KP)[:, None, None]
-        tp = tl.zeros([KP, LANES], ACC)
-        fp = tl.zeros([KP, LANES], ACC)
-        fn = tl.zeros([KP, LANES], ACC)
-        tn = tl.zeros([KP, LANES], ACC)
-        ce = tl.zeros([KP, LANES], ACC)
-        rest = tl.zeros([KP, LANES], ACC)
-        labelled = tl.zeros([KP, LANES], ACC)
-        for step in range(steps):
-            v = (block * steps + step) * (LANES * VEC) + lanes
-            ok = v < V
-            w, y = _weigh(labels, weights, ignore, v, ok, y_k, y_v, w_v, K, DENSE, IGNORES, ACC, KP)
-            z = _read(x, w, c, v, ok, x_k, x_v, K, SOFTMAX, MASKED, ACC)
-            hit, inside, outside = _sides(labels, y, w, c, v, ok, y_k, y_v, K, DENSE, ACC)
-            m = w
-            others = w
-            second = w
-            tail = w
-            if SOFTMAX:
-                m, others = _peak(z)
-                if REST >= 0:
-                    second, tail = _runner_up(z, m)
-            tp_, fp_, fn_, tn_, ce_, rest_, labelled_ = _sum_tile(
-                z, hit, inside, outside, m, others, second, tail, gamma, rest_gamma, g_k, h_k, c,
-                K, ACTIVATION, DENSE, CLIP, TP, FP, FN, TN, CE, REST, ACC,
-            )  # fmt: skip
-            tp += tp_
-            fp += fp_
-            fn += fn_
-            tn += tn_
-            ce += ce_
-            rest += rest_
-            labelled += labelled_
-            voxels += tl.sum(w, 2)
-        _write(at, blocks, c, False, tp, fp, fn, tn, ce, rest, labelled, K, S, MANY, TP, FP, FN, TN, CE, REST)
-    last = tl.arange(0, 1).to(tl.int64)
-    tl.store(at + (S + 1) * K * blocks.to(tl.int64) + last, tl.sum(voxels, 1))
+                for i in tl.static_range(7):
+                    added = added + (carried[7 * c + i] + sums[i],)
+                x_c += x_k
+                g_c += g_k
+                h_c += h_k
+                if DENSE:
+                    y_c += y_k
+            carried = added
+        else:
+            for first in range(0, K, STEP):
+                for i in tl.static_range(STEP):
+                    real = first + i < K
+                    sums = _sums(
+                        x_c + at, y_c + y_at, g_c, h_c, first + i, ok & real, real, w, y, known,
+                        ACTIVATION, DENSE, MASKED, BY_LABEL, CLIP, REST, ACC,
+                    )  # fmt: skip
+                    present = True
+                    if not DENSE:  # of many classes a tile has few
+                        present = tl.max(tl.max((y == first + i).to(tl.int32), 1), 0) > 0
+                    _write(column, row, real, present, sums, K, S, TP, FP, FN, TN, CE, REST)
+                    column += row
+                    x_c += x_k
+                    g_c += g_k
+                    h_c += h_k
+                    if DENSE:
+                        y_c += y_k
+    tl.store(partial + (n + 1) * ((S + 1) * K + 1) * row - row + block, tl.sum(voxels, 0))
+    if CARRIED:
+        for c in tl.static_range(K):
+            sums = ()
+            for i in tl.static_range(7):
+                sums = sums + (carried[7 * c + i],)
+            _write(column + c * row, row, True, True, sums, K, S, TP, FP, FN, TN, CE, REST)
+
+
+@triton.jit(do_not_specialize=["blocks", "pieces"])
+def fold(partial, folded, blocks, pieces, WIDTH: tl.constexpr):
+    """Add up each row of `partial` (rows, blocks) in pieces of WIDTH, in float64."""
+    program = tl.program_id(0).to(tl.int64)
+    block = program % pieces * WIDTH + tl.arange(0, WIDTH)
+    found = tl.load(partial + program // pieces * blocks + block, mask=block < blocks, other=0.0)
+    tl.store(folded + program, tl.sum(found.to(tl.float64), 0))
 
 
 @triton.jit(do_not_specialize=["N", "blocks"])
@@ -420,54 +489,48 @@ def add_up(partial, values, labelled, voxels, N, blocks, K: tl.constexpr, S: tl.
     tl.store(voxels + n, result, mask=s > S)
 
 
+# --- the gradient ----------------------------------------------------------------------------------------------------
+
+
 @triton.jit
-def _fall(p, q, log_p, gamma, ACTIVATION: tl.constexpr):
-    """Minus the slope of q**gamma (-log p): times q to the channel's logit, or to p where probabilities are given."""
-    if ACTIVATION == "none":
-        slope = gamma * log_p / q + 1.0 / p
+def _difference(upstream, plus, minus, there, ACC: tl.constexpr, PLUS: tl.constexpr, MINUS: tl.constexpr):
+    """Of a channel, dL/d(one sum) - dL/d(another), as far as they are wanted."""
+    if PLUS >= 0 and MINUS >= 0:
+        return _number(upstream + plus, there, ACC) - _number(upstream + minus, there, ACC)
+    elif PLUS >= 0:
+        return _number(upstream + plus, there, ACC)
+    elif MINUS >= 0:
+        return -_number(upstream + minus, there, ACC)
     else:
-        slope = gamma * p * log_p + q
-    return _power(q, gamma) * slope
+        return tl.sum(tl.zeros([1], ACC), 0)
 
 
 @triton.jit
 def _force(
-    p, q, log_p, log_q, hit, inside, outside, gamma, rest_gamma, upstream, g_k, h_k, a_s, a_k, c,
-    K: tl.constexpr, ACTIVATION: tl.constexpr, DENSE: tl.constexpr,
-    TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
-    ACC: tl.constexpr,
+    z, m, p, q, log_p, log_q, hit, inside, outside, w, within, beyond, down, up, focus, rest_focus,
+    ACTIVATION: tl.constexpr, DENSE: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
 ):  # fmt: skip
-    """dL/dp of the region sums, and the slope of both entropies as `_fall` has it."""
-    within = tl.zeros(c.shape, ACC)
-    beyond = tl.zeros(c.shape, ACC)
-    if TP >= 0:
-        within += _row(upstream + TP * a_s, a_k, c, K, ACC)
-    if FN >= 0:
-        within -= _row(upstream + FN * a_s, a_k, c, K, ACC)
-    if FP >= 0:
-        beyond += _row(upstream + FP * a_s, a_k, c, K, ACC)
-    if TN >= 0:
-        beyond -= _row(upstream + TN * a_s, a_k, c, K, ACC)
+    """The gradient to a logit on its own, or to a probability; of a softmax F, where others have their part in it."""
     tilt = inside * within + outside * beyond
     slope = tl.zeros_like(p)
-    if CE >= 0:
-        focus = _row(gamma, g_k, c, K, ACC)
-        down = inside * _row(upstream + CE * a_s, a_k, c, K, ACC)
-        if DENSE:
-            slope -= down * _fall(p, q, log_p, focus, ACTIVATION)
-        else:
-            fall = _fall(_pick(hit, p), _pick(hit, q), _pick(hit, log_p), _pick(hit, focus), ACTIVATION)
-            slope -= tl.where(hit, down * fall, 0.0)  # of no class: 0 times inf
-    if REST >= 0:
-        up = outside * _row(upstream + REST * a_s, a_k, c, K, ACC)
-        slope += up * _fall(q, p, log_q, _row(rest_gamma, h_k, c, K, ACC), ACTIVATION)
-    return tilt, slope
-
-
-@triton.jit
-def _force_of_softmax(tilt, slope, p, q, top):
-    """F: the force p dL/dp of each channel, times q on top."""
-    return tilt * p * tl.where(top, q, 1.0) + slope * tl.where(top, 1.0, 1.0 / q)
+    if DENSE:
+        if CE >= 0:
+            slope -= inside * down * _fall(p, q, log_p, focus, ACTIVATION)
+        if REST >= 0:
+            slope += outside * up * _fall(q, p, log_q, rest_focus, ACTIVATION)
+    elif CE >= 0 or REST >= 0:  # a voxel is on one side only
+        fall = _fall(
+            tl.where(hit, p, q), tl.where(hit, q, p), tl.where(hit, log_p, log_q), tl.where(hit, focus, rest_focus),
+            ACTIVATION,
+        )  # fmt: skip
+        slope = w * tl.where(hit, -down, up) * fall
+    if ACTIVATION == "softmax":
+        top = z == m
+        return tilt * p * tl.where(top, q, 1.0) + slope * tl.where(top, 1.0, _quotient(1.0, q))
+    elif ACTIVATION == "sigmoid":
+        return tilt * p * q + slope
+    else:
+        return tilt + slope
 
 
 @triton.jit(do_not_specialize=["blocks", "ignore", "w_n", "w_v", "g_n", "g_k", "h_n", "h_k", "a_s", "a_n", "a_k"])
@@ -476,75 +539,158 @@ def gradient(
     V, blocks, ignore, x_n, x_k, x_v, y_n, y_k, y_v, w_n, w_v, g_n, g_k, h_n, h_k, a_s, a_n, a_k, o_n, o_k, o_v,
     K: tl.constexpr, ACTIVATION: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr,
     TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
-    LARGEST: tl.constexpr, KP: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
+    LARGEST: tl.constexpr, STEP: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """The backward: one program per image and tile."""
     ACC: tl.constexpr = gamma.dtype.element_ty
     SOFTMAX: tl.constexpr = ACTIVATION == "softmax"
     MASKED: tl.constexpr = IGNORES or weights is not None
-    MANY: tl.constexpr = K > KP
+    FEWER: tl.constexpr = 1 if K == 1 else STEP - 1 if STEP == K else STEP
+    BY_LABEL: tl.constexpr = SOFTMAX and not DENSE and REST < 0
     n, block = _place(blocks)
-    x += n * x_n
-    out += n * o_n
+    v = _tile(block, LANES, VEC)
+    ok = v < V
     labels += n * y_n
+    if weights is not None:
+        weights += n * w_n + v * w_v
+    y_at = v * y_v
+    w, y = _weigh(labels + y_at, weights, ignore, ok, y_k, K, DENSE, IGNORES, ACC)
+    x += n * x_n
+    at = v * x_v
+    out += n * o_n
+    out_at = v * o_v
     gamma += n * g_n
     rest_gamma += n * h_n
     upstream += n * a_n
     a_s = a_s.to(tl.int64)
-    if weights is not None:
-        weights += n * w_n
-    v = block * (LANES * VEC) + _lanes(LANES, VEC)
-    ok = v < V
-    w, y = _weigh(labels, weights, ignore, v, ok, y_k, y_v, w_v, K, DENSE, IGNORES, ACC, KP)
-    m = w
-    others = w
-    second = w
-    tail = w
-    on_top = tl.zeros_like(w)
-    below = tl.zeros_like(w)
-    if SOFTMAX and MANY:
-        m, others, second, tail = _survey(x, w, v, ok, x_k, x_v, K, REST >= 0, MASKED, ACC, KP)
-        for first in range(0, K, KP):
-            c = first + tl.arange(0, KP)[:, None, None]
-            z = _read(x, w, c, v, ok, x_k, x_v, K, SOFTMAX, MASKED, ACC)
-            hit, inside, outside = _sides(labels, y, w, c, v, ok, y_k, y_v, K, DENSE, ACC)
-            p, q, log_p, log_q = _softmax(z, m, others, second, tail, REST >= 0)
-            tilt, slope = _force(
-                p, q, log_p, log_q, hit, inside, outside, gamma, rest_gamma, upstream, g_k, h_k, a_s, a_k, c,
-                K, ACTIVATION, DENSE, TP, FP, FN, TN, CE, REST, ACC,
-            )  # fmt: skip
-            top = tl.exp(z - m) == 1.0
-            force = _force_of_softmax(tilt, slope, p, q, top)
-            on_top += _pick(top, force)
-            below += tl.sum(tl.where(top, 0.0, force), 0, keep_dims=True)
-    for first in range(0, K, KP):
-        c = first + tl.arange(0, KP)[:, None, None]
-        z = _read(x, w, c, v, ok, x_k, x_v, K, SOFTMAX, MASKED, ACC)
-        hit, inside, outside = _sides(labels, y, w, c, v, ok, y_k, y_v, K, DENSE, ACC)
-        if SOFTMAX and not MANY:
-            m, others = _peak(z)
-            if REST >= 0:
-                second, tail = _runner_up(z, m)
-        p, q, log_p, log_q = _probabilities(z, m, others, second, tail, ACTIVATION, REST >= 0)
-        tilt, slope = _force(
-            p, q, log_p, log_q, hit, inside, outside, gamma, rest_gamma, upstream, g_k, h_k, a_s, a_k, c,
-            K, ACTIVATION, DENSE, TP, FP, FN, TN, CE, REST, ACC,
-        )  # fmt: skip
-        if SOFTMAX:
-            top = tl.exp(z - m) == 1.0
-            force = _force_of_softmax(tilt, slope, p, q, top)
-            if not MANY:
-                on_top = _pick(top, force)
-                below = tl.sum(tl.where(top, 0.0, force), 0, keep_dims=True)
-            share = _shares(z, m, others, second, tail, REST >= 0)
-            grad = force - p * below - share * (on_top - tl.where(top, force, 0.0))
-        elif ACTIVATION == "sigmoid":
-            grad = tilt * p * q + slope
+
+    if BY_LABEL:
+        if TP >= 0 and FN >= 0:
+            own_b = _of_label(upstream + TP * a_s, y, a_k, ACC) - _of_label(upstream + FN * a_s, y, a_k, ACC)
+        elif TP >= 0:
+            own_b = _of_label(upstream + TP * a_s, y, a_k, ACC)
+        elif FN >= 0:
+            own_b = -_of_label(upstream + FN * a_s, y, a_k, ACC)
         else:
-            # 1/p may be beyond float16; inf would become NaN in the activation behind it, whose slope is 0 there
-            grad = tilt + slope
-            grad = tl.where(grad > LARGEST, LARGEST, tl.where(grad < -LARGEST, -LARGEST, grad))
-        tl.store(out + c.to(tl.int64) * o_k + v * o_v, grad.to(out.dtype.element_ty), mask=(c < K) & ok)
+            own_b = tl.zeros_like(w)
+        x_c = x
+        a_c = upstream
+        m = _read(x_c + at, ok, w, True, MASKED, ACC)
+        own = m
+        m = tl.where(m < _LOW, _like(m, _LOW), m)
+        top_b = tl.where(y == 0, own_b, _difference(a_c, FP * a_s, TN * a_s, True, ACC, FP, TN))
+        others = tl.zeros_like(w)
+        leaning = others  # Σ e B over all but the top
+        for first in range(1, K, FEWER):
+            for i in tl.static_range(FEWER):
+                real = first + i < K
+                x_c += x_k
+                a_c += a_k
+                z = _read(x_c + at, ok & real, w, True, MASKED, ACC)
+                hit = y == first + i
+                b = tl.where(hit, own_b, _difference(a_c, FP * a_s, TN * a_s, real, ACC, FP, TN))
+                own = tl.where(hit, z, own)
+                e = _exp_minus(z - m)
+                higher = z > m
+                others = tl.where(higher, (others + 1.0) * e, others + e)
+                leaning = tl.where(higher, (leaning + top_b) * e, leaning + b * e)
+                top_b = tl.where(higher, b, top_b)
+                m = tl.where(higher, z, m)
+        others += m - m
+        inverse = _quotient(1.0, 1.0 + others)
+        mean_b = (leaning - others * top_b) * inverse  # from here on relative to the top's
+        own_p, own_q, own_log_p, _ = _softmax(
+            own, m, others, inverse, _log1p(others, 1.0 + others), others, False
+        )
+        common = -mean_b
+        own_grad = own_p * ((own_b - top_b) - mean_b)
+        if CE >= 0:
+            focus = _of_label(gamma, y, g_k, ACC)
+            h = _of_label(upstream + CE * a_s, y, a_k, ACC) * _power(own_q, focus)
+            h *= focus * own_p * _quotient(own_log_p, tl.maximum(own_q, _TINY)) + 1.0
+            common += h
+            own_grad -= own_q * h
+        own_grad *= w
+        inverse *= w
+        for first in range(0, K, STEP):
+            for i in tl.static_range(STEP):
+                real = first + i < K
+                z = _read(x + at, ok & real, w, True, MASKED, ACC)
+                b = _difference(upstream, FP * a_s, TN * a_s, real, ACC, FP, TN)
+                grad = _exp(z - m) * inverse * ((b - top_b) + common)
+                grad = tl.where(y == first + i, own_grad, grad)
+                tl.store(out + out_at, grad.to(out.dtype.element_ty), mask=ok & real)
+                x += x_k
+                upstream += a_k
+                out += o_k
+    else:
+        m = w
+        others = w
+        inverse = w
+        spread = w
+        log_others = w
+        second = w
+        tail = w
+        if SOFTMAX:
+            m, others, _ = _survey(x, at, ok, w, y, w, x_k, K, MASKED, False, ACC, FEWER)
+            inverse = _quotient(1.0, 1.0 + others)
+            spread = _log1p(others, 1.0 + others)
+            if REST >= 0:
+                second, tail, _ = _survey(x, at, ok, w, y, m, x_k, K, MASKED, True, ACC, FEWER)
+                tail += 1.0
+                log_others = tl.where(others < 0.5, (second - m) + tl.log(tail), tl.log(others))
+        on_top = tl.zeros_like(w)
+        rest = tl.zeros_like(w)  # Σ F off the top
+        for turn in tl.static_range(2 if SOFTMAX else 1):
+            x_c = x
+            y_c = labels
+            a_c = upstream
+            g_c = gamma
+            h_c = rest_gamma
+            o_c = out
+            for first in range(0, K, STEP):
+                for i in tl.static_range(STEP):
+                    real = first + i < K
+                    z = _read(x_c + at, ok & real, w, SOFTMAX, MASKED, ACC)
+                    hit = y == first + i
+                    inside, outside = _sides(y_c + y_at, hit, w, ok & real, DENSE, ACC)
+                    p, q, log_p, log_q = _probabilities(
+                        z, m, others, inverse, spread, log_others, ACTIVATION, REST >= 0
+                    )
+                    grad = _force(
+                        z, m, p, q, log_p, log_q, hit, inside, outside, w,
+                        _difference(a_c, TP * a_s, FN * a_s, real, ACC, TP, FN),
+                        _difference(a_c, FP * a_s, TN * a_s, real, ACC, FP, TN),
+                        _difference(a_c, CE * a_s, 0, real, ACC, CE, -1),
+                        _difference(a_c, REST * a_s, 0, real, ACC, REST, -1),
+                        _number(g_c, real, ACC), _number(h_c, real, ACC),
+                        ACTIVATION, DENSE, CE, REST,
+                    )  # fmt: skip
+                    if SOFTMAX and turn == 0:
+                        on_top += tl.where(z == m, grad, 0.0)
+                        rest += tl.where(z == m, 0.0, grad)
+                    else:
+                        if SOFTMAX:
+                            share = _quotient(_exp(z - m), tl.maximum(others, _TINY))
+                            if REST >= 0:  # its slope on the others is 1 however small they are
+                                off_top = tl.where(z == m, float("-inf"), z)
+                                share = tl.where(others < 0.5, _quotient(_exp(off_top - second), tail), share)
+                            grad = grad - p * rest - share * (on_top - tl.where(z == m, grad, 0.0))
+                        elif ACTIVATION == "none":
+                            # 1/p may be beyond float16; inf would become NaN in the activation behind it, whose
+                            # slope is 0 there
+                            grad = tl.where(grad > LARGEST, LARGEST, tl.where(grad < -LARGEST, -LARGEST, grad))
+                        tl.store(o_c + out_at, grad.to(out.dtype.element_ty), mask=ok & real)
+                    x_c += x_k
+                    a_c += a_k
+                    g_c += g_k
+                    h_c += h_k
+                    o_c += o_k
+                    if DENSE:
+                        y_c += y_k
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -556,7 +702,7 @@ def _masks_at(
 
     Soft masks are a tile of numbers, hard ones one integer per voxel whose bits are the channels.
     """
-    w, y = _weigh(labels, weights, ignore, 0, ok, y_k, 0, 0, K, DENSE, IGNORES, ACC, KP)
+    w, y = _weigh(labels, weights, ignore, ok, y_k, K, DENSE, IGNORES, ACC)
     if DENSE:
         m = tl.load(labels + channel.to(tl.int64) * y_k, mask=(channel < K) & ok, other=0).to(ACC)
         if K > 1:
