@@ -1037,7 +1037,7 @@ def operator_arguments(engine: str, arguments: dict[str, Any]) -> tuple[Call, tu
     weights = weighting(2, 10) if "weighted" in given else None
     c = call(activation, x=x, labels=given["labels"], weights=weights, ignore_index=given.get("ignore_index"))
     serving(engine, c)
-    return c, (*c[:5], activation, ",".join(c.form.wanted), c.form.ignore_index, c.form.clip, engine)
+    return c, (*c[:5], [], [], activation, ",".join(c.form.wanted), c.form.ignore_index, c.form.clip, engine)
 
 
 @pytest.mark.parametrize("form", OPERATOR)

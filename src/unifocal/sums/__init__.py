@@ -159,9 +159,10 @@ def _row(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
 
 
-def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An exponent as a tensor that broadcasts to (N, K)."""
+def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor | tuple[float, ...]:
+    """An exponent as a tensor that broadcasts to (N, K), in a graph as the numbers of that tensor."""
     if isinstance(gamma, Tensor):
         return gamma.to(dtype=dtype, device=device)
     given = (gamma,) if isinstance(gamma, float) else gamma
-    return constant(tuple([min(g, _LARGEST_EXPONENT) for g in given]), dtype, device)
+    numbers = tuple([min(g, _LARGEST_EXPONENT) for g in given])
+    return numbers if tracing() else constant(numbers, dtype, device)

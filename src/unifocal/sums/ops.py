@@ -4,19 +4,21 @@ The operator is opaque to `torch.compile`, which then captures a loss in one gra
 dispatch costs more than a small kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import native, reference
+from .constants import constant
 from .engines import select
 from .form import Form
 from .labels import flat
 from .tracing import has_memory, is_traced
 
 Result = tuple[Tensor, Tensor, Tensor]
+Exponents = Tensor | tuple[float, ...]  # that broadcast to (N, K); numbers only while a graph is traced
 Slopes = Callable[[Tensor], Tensor]  # from the gradient of a number to that of the sums that it is a function of
 
 
@@ -24,17 +26,20 @@ def differentiable_sums(
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-    gamma: Tensor,
-    rest_gamma: Tensor,
+    gamma: Exponents,
+    rest_gamma: Exponents,
     form: Form,
     engine: str,
 ) -> Result:
     """(values, labelled, voxels) of engines.py, with the gradient of README.md from values to x."""
-    inputs = (x, labels, weights, gamma, rest_gamma)
     result: Result
     if is_traced(x):
-        result = sums(*inputs, form.activation, ",".join(form.wanted), form.ignore_index, form.clip, engine)
-    elif has_memory(*inputs):
+        of_form = form.activation, ",".join(form.wanted), form.ignore_index, form.clip
+        result = sums(x, labels, weights, *_in_graph(gamma, rest_gamma), *of_form, engine)
+        return result
+    assert isinstance(gamma, Tensor) and isinstance(rest_gamma, Tensor)
+    inputs = (x, labels, weights, gamma, rest_gamma)
+    if has_memory(*inputs):
         result = _Sums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
     else:
         result = _TransformedSums.apply(*inputs, form, engine)  # type: ignore[no-untyped-call]
@@ -47,8 +52,8 @@ def function_of_sums(
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-    gamma: Tensor,
-    rest_gamma: Tensor,
+    gamma: Exponents,
+    rest_gamma: Exponents,
     form: Form,
     engine: str,
 ) -> Tensor:
@@ -172,13 +177,32 @@ class _TransformedSums(torch.autograd.Function):
 # --- under tracing -----------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("unifocal::sums", mutates_args=())
+def _in_graph(*exponents: Exponents) -> tuple[Any, ...]:
+    """Each as a tensor or None; each as numbers, none if it is a tensor."""
+    tensors = tuple([e if isinstance(e, Tensor) else None for e in exponents])
+    return tensors + tuple([[] if isinstance(e, Tensor) else list(e) for e in exponents])
+
+
+# Exponents that are known when the graph is made are numbers in it, since tensors would have to be made in each step,
+# in each direction; those that depend on the labels are tensors. The schema is spelt out because older versions of
+# PyTorch cannot read it from the annotations.
+_INPUTS = (
+    "Tensor x, Tensor labels, Tensor? weights, Tensor? gamma, Tensor? rest_gamma, float[] known, float[] rest_known, "
+    "str activation, str wanted, SymInt? ignore_index, bool clip, str engine"
+)
+
+
+@torch.library.custom_op(
+    "unifocal::sums", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor values, Tensor labelled, Tensor voxels)"
+)
 def sums(
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-    gamma: Tensor,
-    rest_gamma: Tensor,
+    gamma: Tensor | None,
+    rest_gamma: Tensor | None,
+    known: Sequence[float],
+    rest_known: Sequence[float],
     activation: str,
     wanted: str,
     ignore_index: int | None,
@@ -187,18 +211,21 @@ def sums(
 ) -> Result:
     """`differentiable_sums`, the form taken apart into what an operator can be called with."""
     form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
-    result: Result = select(engine, x, labels, weights, form).forward(x, labels, weights, gamma, rest_gamma, form)
+    exponents = _exponent(gamma, known, x), _exponent(rest_gamma, rest_known, x)
+    result: Result = select(engine, x, labels, weights, form).forward(x, labels, weights, *exponents, form)
     return result
 
 
-@torch.library.custom_op("unifocal::sums_backward", mutates_args=())
+@torch.library.custom_op("unifocal::sums_backward", mutates_args=(), schema=f"(Tensor upstream, {_INPUTS}) -> Tensor")
 def sums_backward(
     upstream: Tensor,
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-    gamma: Tensor,
-    rest_gamma: Tensor,
+    gamma: Tensor | None,
+    rest_gamma: Tensor | None,
+    known: Sequence[float],
+    rest_known: Sequence[float],
     activation: str,
     wanted: str,
     ignore_index: int | None,
@@ -207,20 +234,27 @@ def sums_backward(
 ) -> Tensor:
     """Gradient of `sums` to x."""
     form = Form(activation, tuple(wanted.split(",")), ignore_index, clip)
+    exponents = _exponent(gamma, known, x), _exponent(rest_gamma, rest_known, x)
     chosen = select(engine, x, labels, weights, form)
     with torch.no_grad():
-        gradient: Tensor = chosen.backward(upstream, x, labels, weights, gamma, rest_gamma, form)
+        gradient: Tensor = chosen.backward(upstream, x, labels, weights, *exponents, form)
     return gradient
 
 
+def _dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _exponent(given: Tensor | None, known: Sequence[float], x: Tensor) -> Tensor:
+    return constant(tuple(known), _dtype(x), x.device) if given is None else given
+
+
 @sums.register_fake
-def _(
-    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, *form: Any, **more: Any
-) -> Result:
+def _(x: Tensor, *rest: Any, **more: Any) -> Result:
     n, k, _ = x.shape
-    wanted: str = form[1]
-    values = gamma.new_empty((wanted.count(",") + 1, n, k))
-    return values, gamma.new_empty((n, k)), gamma.new_empty((n, 1))
+    wanted: str = rest[7]
+    kept: dict[str, Any] = {"dtype": _dtype(x)}
+    return x.new_empty((wanted.count(",") + 1, n, k), **kept), x.new_empty((n, k), **kept), x.new_empty((n, 1), **kept)
 
 
 @sums_backward.register_fake
@@ -235,7 +269,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
 
 
 def _backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-    return sums_backward(upstream[0], *ctx.saved_tensors, *ctx.form), *[None] * 9
+    return sums_backward(upstream[0], *ctx.saved_tensors, *ctx.form), *[None] * 11
 
 
 sums.register_autograd(_backward, setup_context=_setup_context)

@@ -19,10 +19,10 @@ from .labels import signed
 from .tracing import has_memory
 
 # A tile: groups of voxels, voxels of a group, warps. One warp adds up its tile without a word to another.
-FORWARD = (64, 4, 1)
+FORWARD = (32, 4, 1)
 BACKWARD = (32, 4, 1)
-STEP = 2  # channels whose code is written out, 4 if there are no more
-CARRIED = 4  # up to so many channels are added up over several tiles before the threads of a program share their sums
+CARRIED = 4  # the code of up to so many channels is written out, and a program adds up tiles before its threads share
+STEP = 2  # of more channels, the code of so many is
 
 PROGRAMS = 4096  # keep a large GPU busy; beyond that each takes several tiles
 STEPS = 16  # at most
@@ -100,9 +100,7 @@ def forward(
     partial = torch.empty(n, (s + 1) * k + 1, blocks, **kept)
     (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, FORWARD)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        kernels.partial_sums[(n * blocks,)](
-            *tensors, partial, v, blocks, steps, *sizes, S=s, CLIP=form.clip, CARRIED=k <= CARRIED, **meta
-        )
+        kernels.partial_sums[(n * blocks,)](*tensors, partial, v, blocks, steps, *sizes, S=s, CLIP=form.clip, **meta)
         _add_up(partial, values, labelled, voxels)
     return values, labelled, voxels
 
@@ -234,7 +232,13 @@ def _power_of_2(least: int) -> int:
 
 
 def _common(
-    x: Tensor, labels: Tensor, weights: Tensor | None, gamma: Tensor, rest_gamma: Tensor, form: Form, tile: tuple[int, int, int]
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    gamma: Tensor,
+    rest_gamma: Tensor,
+    form: Form,
+    tile: tuple[int, int, int],
 ) -> tuple[tuple[list[Tensor | None], list[int]], dict[str, Any]]:
     """What both passes hand to their kernel: tensors, numbers, and what a kernel is compiled for."""
     n, k, _ = x.shape
@@ -251,7 +255,8 @@ def _common(
         "ACTIVATION": form.activation,
         "DENSE": dense,
         "IGNORES": ignore_index is not None,
-        "STEP": k if k <= 2 * STEP else STEP,
+        "STEP": k if k <= CARRIED else STEP,
+        "CARRIED": k <= CARRIED,
         "LANES": tile[0],
         "VEC": tile[1],
         "num_warps": tile[2],

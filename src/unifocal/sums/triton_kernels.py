@@ -1,5 +1,6 @@
 # mypy: ignore-errors
-# Kernels are written in Triton's language, which has the grammar of Python but not its types.
+# ruff: noqa: RUF005
+# Kernels are written in Triton's language, which has the grammar of Python but neither its types nor starred tuples.
 """The kernels of the Triton engine. This is the only file that needs the package triton; it is imported on first use.
 
 A program owns a tile of voxels of one image, LANES groups of VEC neighbours, and walks through the channels, STEP at a
@@ -269,6 +270,34 @@ def _sides(labels, hit, w, there, DENSE: tl.constexpr, ACC: tl.constexpr):
         return inside, w - inside
 
 
+@triton.jit
+def _few(x, y, at, ok, w, x_k, K: tl.constexpr, MASKED: tl.constexpr, ACC: tl.constexpr):
+    """Of few channels the logits, the largest of them, and each exp(z - m), all kept at hand; and of the label's
+    channel p, 1 - p and -log p."""
+    zs = ()
+    for _i in tl.static_range(K):
+        zs = zs + (_read(x + at, ok, w, False, MASKED, ACC),)
+        x += x_k
+    m = zs[0]
+    for c in tl.static_range(1, K):
+        m = tl.where(zs[c] > m, zs[c], m)
+    m = tl.where(m < _LOW, _like(m, _LOW), m)
+    es = ()
+    own = _like(w, _LOW)
+    own_e = tl.zeros_like(w)
+    others = own_e
+    for c in tl.static_range(K):
+        e = _exp(zs[c] - m)
+        es = es + (e,)
+        own = tl.where(y == c, zs[c], own)
+        own_e = tl.where(y == c, e, own_e)
+        others += tl.where(y == c, 0.0, e)
+    inverse = _quotient(1.0, own_e + others)
+    above_1 = tl.where(own == m, others, others + (own_e - 1.0))
+    log_p = _bounded(_log1p(above_1, 1.0 + above_1) + (m - own))
+    return zs, m, es, inverse, own_e * inverse, others * inverse, log_p
+
+
 # --- the sums --------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +418,7 @@ def partial_sums(
     MASKED: tl.constexpr = IGNORES or weights is not None
     BY_LABEL: tl.constexpr = SOFTMAX and not DENSE and REST < 0  # the entropy is that of the label alone
     FEWER: tl.constexpr = 1 if K == 1 else STEP - 1 if STEP == K else STEP
+    FEW: tl.constexpr = CARRIED and BY_LABEL and TN < 0
     n, block = _place(blocks)
     x += n * x_n
     labels += n * y_n
@@ -398,11 +428,12 @@ def partial_sums(
     rest_gamma += n * h_n
     row = blocks.to(tl.int64)
     column = partial + n * ((S + 1) * K + 1) * row + block
-    voxels = tl.zeros([LANES], ACC)
+    nothing = tl.zeros([LANES], ACC)
+    voxels = nothing
     carried = ()  # for each channel in turn what `_sums` returns
     if CARRIED:
-        for _ in tl.static_range(7 * K):
-            carried = carried + (voxels,)
+        for _i in tl.static_range(7 * K):
+            carried = carried + (nothing,)
     for step in range(steps):
         v = _tile(block * steps + step, LANES, VEC)
         ok = v < V
@@ -412,9 +443,15 @@ def partial_sums(
         if weights is not None:
             w_at = weights + v * w_v
         w, y = _weigh(labels + y_at, w_at, ignore, ok, y_k, K, DENSE, IGNORES, ACC)
-        voxels += tl.sum(w, 1)
+        if MASKED:
+            voxels += tl.sum(w, 1)
         known = (w, w, w, w, w, w, w, w)
-        if SOFTMAX:
+        if FEW:
+            _, _, es, inverse, own_p, own_q, entropy = _few(x, y, at, ok, w, x_k, K, MASKED, ACC)
+            inverse *= w
+            if CE >= 0:
+                entropy *= _power(own_q, _of_label(gamma, y, g_k, ACC))
+        elif SOFTMAX:
             known = _summary(x, at, ok, w, y, gamma, x_k, g_k, K, MASKED, BY_LABEL, CE, REST, ACC, FEWER)
         x_c = x
         y_c = labels
@@ -423,10 +460,22 @@ def partial_sums(
         if CARRIED:
             added = ()
             for c in tl.static_range(K):
-                sums = _sums(
-                    x_c + at, y_c + y_at, g_c, h_c, c, ok, True, w, y, known,
-                    ACTIVATION, DENSE, MASKED, BY_LABEL, CLIP, REST, ACC,
-                )  # fmt: skip
+                if FEW:
+                    inside = tl.where(y == c, w, 0.0)
+                    sums = (
+                        tl.sum(inside * own_p, 1),
+                        tl.sum(tl.where(y == c, 0.0, es[c]) * inverse, 1),
+                        tl.sum(inside * own_q, 1),
+                        nothing,
+                        tl.sum(inside * entropy, 1),
+                        nothing,
+                        tl.sum(inside, 1),
+                    )
+                else:
+                    sums = _sums(
+                        x_c + at, y_c + y_at, g_c, h_c, c, ok, True, w, y, known,
+                        ACTIVATION, DENSE, MASKED, BY_LABEL, CLIP, REST, ACC,
+                    )  # fmt: skip
                 for i in tl.static_range(7):
                     added = added + (carried[7 * c + i] + sums[i],)
                 x_c += x_k
@@ -453,7 +502,12 @@ def partial_sums(
                     h_c += h_k
                     if DENSE:
                         y_c += y_k
-    tl.store(partial + (n + 1) * ((S + 1) * K + 1) * row - row + block, tl.sum(voxels, 0))
+    last = partial + (n + 1) * ((S + 1) * K + 1) * row - row + block
+    if MASKED:
+        tl.store(last, tl.sum(voxels, 0))
+    else:
+        size = steps * (LANES * VEC)
+        tl.store(last, tl.minimum(tl.maximum(V - block * size, 0), size).to(ACC))
     if CARRIED:
         for c in tl.static_range(K):
             sums = ()
@@ -506,6 +560,48 @@ def _difference(upstream, plus, minus, there, ACC: tl.constexpr, PLUS: tl.conste
 
 
 @triton.jit
+def _difference_of_label(upstream, plus, minus, y, a_k, w, ACC: tl.constexpr, PLUS: tl.constexpr, MINUS: tl.constexpr):
+    """The same of each voxel's channel, 0 for none."""
+    if PLUS >= 0 and MINUS >= 0:
+        return _of_label(upstream + plus, y, a_k, ACC) - _of_label(upstream + minus, y, a_k, ACC)
+    elif PLUS >= 0:
+        return _of_label(upstream + plus, y, a_k, ACC)
+    elif MINUS >= 0:
+        return -_of_label(upstream + minus, y, a_k, ACC)
+    else:
+        return tl.zeros_like(w)
+
+
+@triton.jit
+def _lean(
+    x, y, at, ok, w, own_b, upstream, x_k, fp, tn, a_k,
+    K: tl.constexpr, MASKED: tl.constexpr, FP: tl.constexpr, TN: tl.constexpr, ACC: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """`_survey` and, with B the slope of each channel, that of the top and the sum of e B over all others."""
+    m = _read(x + at, ok, w, True, MASKED, ACC)
+    own = m
+    m = tl.where(m < _LOW, _like(m, _LOW), m)
+    top_b = tl.where(y == 0, own_b, _difference(upstream, fp, tn, True, ACC, FP, TN))
+    others = tl.zeros_like(w)
+    leaning = others
+    for first in range(1, K, STEP):
+        for i in tl.static_range(STEP):
+            x += x_k
+            upstream += a_k
+            z = _read(x + at, ok & (first + i < K), w, True, MASKED, ACC)
+            hit = y == first + i
+            b = tl.where(hit, own_b, _difference(upstream, fp, tn, first + i < K, ACC, FP, TN))
+            own = tl.where(hit, z, own)
+            e = _exp_minus(z - m)
+            higher = z > m
+            others = tl.where(higher, (others + 1.0) * e, others + e)
+            leaning = tl.where(higher, (leaning + top_b) * e, leaning + b * e)
+            top_b = tl.where(higher, b, top_b)
+            m = tl.where(higher, z, m)
+    return m, others + (m - m), own, top_b, leaning
+
+
+@triton.jit
 def _force(
     z, m, p, q, log_p, log_q, hit, inside, outside, w, within, beyond, down, up, focus, rest_focus,
     ACTIVATION: tl.constexpr, DENSE: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
@@ -539,7 +635,7 @@ def gradient(
     V, blocks, ignore, x_n, x_k, x_v, y_n, y_k, y_v, w_n, w_v, g_n, g_k, h_n, h_k, a_s, a_n, a_k, o_n, o_k, o_v,
     K: tl.constexpr, ACTIVATION: tl.constexpr, DENSE: tl.constexpr, IGNORES: tl.constexpr,
     TP: tl.constexpr, FP: tl.constexpr, FN: tl.constexpr, TN: tl.constexpr, CE: tl.constexpr, REST: tl.constexpr,
-    LARGEST: tl.constexpr, STEP: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
+    LARGEST: tl.constexpr, STEP: tl.constexpr, CARRIED: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """The backward: one program per image and tile."""
     ACC: tl.constexpr = gamma.dtype.element_ty
@@ -565,43 +661,28 @@ def gradient(
     a_s = a_s.to(tl.int64)
 
     if BY_LABEL:
-        if TP >= 0 and FN >= 0:
-            own_b = _of_label(upstream + TP * a_s, y, a_k, ACC) - _of_label(upstream + FN * a_s, y, a_k, ACC)
-        elif TP >= 0:
-            own_b = _of_label(upstream + TP * a_s, y, a_k, ACC)
-        elif FN >= 0:
-            own_b = -_of_label(upstream + FN * a_s, y, a_k, ACC)
+        own_b = _difference_of_label(upstream, TP * a_s, FN * a_s, y, a_k, w, ACC, TP, FN)
+        if CARRIED:
+            zs, m, es, inverse, own_p, own_q, own_log_p = _few(x, y, at, ok, w, x_k, K, MASKED, ACC)
+            bs = ()
+            top_b = tl.zeros_like(w)
+            for c in tl.static_range(K):
+                b = _difference(upstream + c * a_k, FP * a_s, TN * a_s, True, ACC, FP, TN)
+                b = tl.where(y == c, own_b, b)
+                bs = bs + (b,)
+                top_b = tl.where(zs[c] == m, b, top_b)
+            mean_b = tl.zeros_like(w)
+            for c in tl.static_range(K):
+                mean_b += es[c] * (bs[c] - top_b)
+            mean_b *= inverse
         else:
-            own_b = tl.zeros_like(w)
-        x_c = x
-        a_c = upstream
-        m = _read(x_c + at, ok, w, True, MASKED, ACC)
-        own = m
-        m = tl.where(m < _LOW, _like(m, _LOW), m)
-        top_b = tl.where(y == 0, own_b, _difference(a_c, FP * a_s, TN * a_s, True, ACC, FP, TN))
-        others = tl.zeros_like(w)
-        leaning = others  # Σ e B over all but the top
-        for first in range(1, K, FEWER):
-            for i in tl.static_range(FEWER):
-                real = first + i < K
-                x_c += x_k
-                a_c += a_k
-                z = _read(x_c + at, ok & real, w, True, MASKED, ACC)
-                hit = y == first + i
-                b = tl.where(hit, own_b, _difference(a_c, FP * a_s, TN * a_s, real, ACC, FP, TN))
-                own = tl.where(hit, z, own)
-                e = _exp_minus(z - m)
-                higher = z > m
-                others = tl.where(higher, (others + 1.0) * e, others + e)
-                leaning = tl.where(higher, (leaning + top_b) * e, leaning + b * e)
-                top_b = tl.where(higher, b, top_b)
-                m = tl.where(higher, z, m)
-        others += m - m
-        inverse = _quotient(1.0, 1.0 + others)
-        mean_b = (leaning - others * top_b) * inverse  # from here on relative to the top's
-        own_p, own_q, own_log_p, _ = _softmax(
-            own, m, others, inverse, _log1p(others, 1.0 + others), others, False
-        )
+            m, others, own, top_b, leaning = _lean(
+                x, y, at, ok, w, own_b, upstream, x_k, FP * a_s, TN * a_s, a_k, K, MASKED, FP, TN, ACC, FEWER
+            )
+            inverse = _quotient(1.0, 1.0 + others)
+            mean_b = (leaning - others * top_b) * inverse
+            spread = _log1p(others, 1.0 + others)
+            own_p, own_q, own_log_p, _ = _softmax(own, m, others, inverse, spread, spread, False)
         common = -mean_b
         own_grad = own_p * ((own_b - top_b) - mean_b)
         if CE >= 0:
@@ -612,17 +693,23 @@ def gradient(
             own_grad -= own_q * h
         own_grad *= w
         inverse *= w
-        for first in range(0, K, STEP):
-            for i in tl.static_range(STEP):
-                real = first + i < K
-                z = _read(x + at, ok & real, w, True, MASKED, ACC)
-                b = _difference(upstream, FP * a_s, TN * a_s, real, ACC, FP, TN)
-                grad = _exp(z - m) * inverse * ((b - top_b) + common)
-                grad = tl.where(y == first + i, own_grad, grad)
-                tl.store(out + out_at, grad.to(out.dtype.element_ty), mask=ok & real)
-                x += x_k
-                upstream += a_k
+        if CARRIED:
+            for c in tl.static_range(K):
+                grad = tl.where(y == c, own_grad, es[c] * inverse * ((bs[c] - top_b) + common))
+                tl.store(out + out_at, grad.to(out.dtype.element_ty), mask=ok)
                 out += o_k
+        else:
+            for first in range(0, K, STEP):
+                for i in tl.static_range(STEP):
+                    real = first + i < K
+                    z = _read(x + at, ok & real, w, True, MASKED, ACC)
+                    b = _difference(upstream, FP * a_s, TN * a_s, real, ACC, FP, TN)
+                    grad = _exp(z - m) * inverse * ((b - top_b) + common)
+                    grad = tl.where(y == first + i, own_grad, grad)
+                    tl.store(out + out_at, grad.to(out.dtype.element_ty), mask=ok & real)
+                    x += x_k
+                    upstream += a_k
+                    out += o_k
     else:
         m = w
         others = w
