@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--full", action="store_true", help="every loss, peer, dtype and kind of labels on every shape")
     p.add_argument("--shapes", nargs="+", type=shape_name, metavar="SHAPE", help=f"default: {' '.join(SHAPES)}")
     p.add_argument("--losses", nargs="+", metavar="NAME", help="names of unifocal.available(), or all")
-    p.add_argument("--engines", nargs="+", metavar="NAME", help="default: every fast one that is there")
+    p.add_argument("--engines", nargs="+", metavar="NAME", help="default: native aten; on CUDA triton")
     p.add_argument("--dtypes", nargs="+", choices=DTYPES, metavar="DTYPE", help=" ".join(DTYPES))
     p.add_argument("--labels", nargs="+", choices=LABELS, metavar="KIND", help=" ".join(LABELS))
     p.add_argument("--heaps", nargs="+", choices=HEAPS, metavar="HEAP", help=" ".join(HEAPS))
@@ -116,8 +117,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
                 p.error(f"there is no {what} named {name!r}.{advice} Known: {', '.join(names)}")
     chosen = (a.shapes, a.losses, a.engines, a.dtypes, a.labels, a.heaps, a.threads, a.peers)
     a.whole = not a.quick and all(c is None for c in chosen)
-    other = {"cpu": "triton", "cuda": "native"}[a.device]
-    a.engines = a.engines or [name for name in ENGINES if name not in (other, "reference")]
+    a.engines = a.engines or {"cpu": ["native", "aten"], "cuda": ["triton"]}[a.device]
 
     name = f"{a.device}.csv" if a.whole else f"{a.device}-part.csv"
     a.out = a.out or HERE / "results" / name
@@ -156,15 +156,16 @@ def cells(a: argparse.Namespace, shape: str, heap: str, threads: int, first: boo
     """
     sizes = shape_of(shape)
     voxel_classes = math.prod(sizes)
-    everything = a.full or a.device == "cuda"
     if voxel_classes > HUGE and heap == "default" and a.device == "cpu" and not a.full:
         return
     kinds = [(d, y) for d in a.dtypes or DTYPES for y in a.labels or LABELS]
-    if a.dtypes is None and a.labels is None and not everything:
-        most = (heap, threads) == ("warm", 1)
+    if a.dtypes is None and a.labels is None and not a.full:
+        most = (heap, threads) == ("warm", 1) or a.device == "cuda"
         if voxel_classes > HUGE:
             kinds = list(SOME[:1])
-        elif voxel_classes > LARGE or heap == "default":
+        elif a.device == "cuda" and shape != MAIN:
+            kinds = list(SOME)
+        elif voxel_classes > LARGE or (heap == "default" and a.device == "cpu"):
             kinds = list(SOME if most else SOME[:2])
         elif a.quick or not most:
             kinds = list(SOME)
@@ -341,6 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[Row] = []
     began = time.monotonic()
     stopped = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cut off keeps what it has measured
     try:
         measure(a, rows)
     except KeyboardInterrupt:

@@ -670,6 +670,10 @@ def test_it_says_what_it_cannot_serve(monkeypatch):
     monkeypatch.setattr(engine, "_is_installed", lambda: False)
     assert "not installed" in (engine.why_not(x, labels, None, form) or "")
     monkeypatch.setattr(engine, "_is_installed", lambda: True)
+    for old in ("3.2.0", "2.1.0+git1"):
+        monkeypatch.setattr(engine, "_version", lambda old=old: old)
+        assert f"Triton {old} is too old" in (engine.why_not(x, labels, None, form) or "")
+    monkeypatch.setattr(engine, "_version", lambda: "3.10.0")
     assert engine.why_not(x, labels, None, form) is None
     assert "int32" in (engine.why_not(x.int(), labels, None, form) or "")
     assert "float32" in (engine.why_not(x, labels.float(), None, form) or "")

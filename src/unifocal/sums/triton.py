@@ -47,13 +47,23 @@ def _is_installed() -> bool:
 
 
 @cache
+def _version() -> str:
+    return version("triton")
+
+
+def _is_old(found: str) -> bool:
+    """Older than 3.3, the first that knows tuples."""
+    return tuple(map(int, found.split(".")[:2])) < (3, 3)
+
+
+@cache
 def _is_too_old(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) < (7, 0)
 
 
 def detail() -> str:
     """Its version, or where it comes from."""
-    return f"Triton {version('triton')}" if _is_installed() else "Triton, which comes with PyTorch for CUDA"
+    return f"Triton {_version()}" if _is_installed() else "Triton, which comes with PyTorch for CUDA"
 
 
 def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> str | None:
@@ -67,6 +77,8 @@ def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None
         return f"the tensors are on {x.device.type}; it serves cuda"
     if not _is_installed():
         return "the package triton is not installed"
+    if _is_old(_version()):
+        return f"Triton {_version()} is too old; 3.3 comes with PyTorch 2.7"
     if not has_memory(*tensors):
         return "it cannot run inside torch.func"
     if any(t.device != x.device for t in tensors):

@@ -416,9 +416,9 @@ def partial_sums(
     ACC: tl.constexpr = gamma.dtype.element_ty
     SOFTMAX: tl.constexpr = ACTIVATION == "softmax"
     MASKED: tl.constexpr = IGNORES or weights is not None
-    BY_LABEL: tl.constexpr = SOFTMAX and not DENSE and REST < 0  # the entropy is that of the label alone
+    BY_LABEL: tl.constexpr = (SOFTMAX and not DENSE) and REST < 0  # the entropy is that of the label alone
     FEWER: tl.constexpr = 1 if K == 1 else STEP - 1 if STEP == K else STEP
-    FEW: tl.constexpr = CARRIED and BY_LABEL and TN < 0
+    FEW: tl.constexpr = (CARRIED and BY_LABEL) and TN < 0
     n, block = _place(blocks)
     x += n * x_n
     labels += n * y_n
@@ -642,7 +642,7 @@ def gradient(
     SOFTMAX: tl.constexpr = ACTIVATION == "softmax"
     MASKED: tl.constexpr = IGNORES or weights is not None
     FEWER: tl.constexpr = 1 if K == 1 else STEP - 1 if STEP == K else STEP
-    BY_LABEL: tl.constexpr = SOFTMAX and not DENSE and REST < 0
+    BY_LABEL: tl.constexpr = (SOFTMAX and not DENSE) and REST < 0
     n, block = _place(blocks)
     v = _tile(block, LANES, VEC)
     ok = v < V
