@@ -259,7 +259,7 @@ def _read_lists(outputs: list[Tensor], labels: Any, voxel_weights: Any) -> list[
 
 
 def _check_order(sizes: list[Size], full: Size) -> None:
-    for i, (before, size) in enumerate(zip([full, *sizes], sizes, strict=False)):
+    for i, (before, size) in enumerate(zip([full, *sizes[:-1]], sizes, strict=True)):
         if any(m > n or (m == 0 and n > 0) for n, m in zip(before, size, strict=True)):
             than = "the labels" if i == 0 else f"scale {i - 1}"
             raise ValueError(
