@@ -380,7 +380,7 @@ def test_every_image_counts_the_same_in_uneven_parts_of_a_batch(monkeypatch):
 def test_two_processes_share_a_run_and_end_where_one_does(tmp_path, capfd):
     """DDP on the CPU: each takes its part of every batch, and they need not be equal; the order of sums differs."""
     planned = read_data(tmp_path / "data", n=12), tmp_path / "out"
-    changes = {"epochs": 2, "augment": False, "batch_size": 3}
+    changes = {"epochs": 2, "augment": False, "batch_size": 3, "learning_rate": 0.5}
     one, _ = trained(planned, tmp_path / "one", **changes)
     two, _ = trained(planned, tmp_path / "two", devices=2, **changes)
     columns = ["train_loss", "validation_loss", "learning_rate"]
