@@ -66,6 +66,7 @@ class Cases:
         torch.manual_seed(0)
         monkeypatch.setattr(engine, "FORWARD", (4, 4, 1))
         monkeypatch.setattr(engine, "BACKWARD", (4, 2, 1))
+        monkeypatch.setattr(engine, "BACKWARD_OF_ALL", (2, 4, 1))
         monkeypatch.setattr(engine, "MASK_CHANNELS", 8)
         monkeypatch.setattr(engine, "PROGRAMS", 3)
         monkeypatch.setattr(engine, "MASK_PROGRAMS", 3)

@@ -21,6 +21,7 @@ from .tracing import has_memory
 # A tile: groups of voxels, voxels of a group, warps. One warp adds up its tile without a word to another.
 FORWARD = (32, 4, 1)
 BACKWARD = (32, 4, 1)
+BACKWARD_OF_ALL = (128, 2, 4)  # where there is an entropy of each channel, which takes more registers
 CARRIED = 4  # the code of up to so many channels is written out, and a program adds up tiles before its threads share
 STEP = 2  # of more channels, the code of so many is
 
@@ -130,9 +131,11 @@ def backward(
     from . import triton_kernels as kernels
 
     n, _, v = x.shape
-    blocks = -(-v // (BACKWARD[0] * BACKWARD[1]))
+    of_label = form.activation == "softmax" and "rest" not in form.wanted and labels.ndim < x.ndim
+    tile = BACKWARD if of_label else BACKWARD_OF_ALL
+    blocks = -(-v // (tile[0] * tile[1]))
     out = torch.empty_like(x)
-    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, BACKWARD)
+    (tensors, sizes), meta = _common(x, labels, weights, gamma, rest_gamma, form, tile)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         kernels.gradient[(n * blocks,)](
             *tensors,
