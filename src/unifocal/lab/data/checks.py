@@ -33,10 +33,10 @@ def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
     problems = [*_repeated_ids(dataset.cases)]
     looks: dict[str, Look] = {}  # of the first mask of each case whose files are whole and fit
     for case in track(dataset.cases, "looking at files"):
-        look, wrong = _look_at(case, dataset)
+        found, wrong = look_at(case, dataset)
         problems += wrong
-        if look is not None and not wrong:
-            looks[case.id] = look
+        if not wrong:
+            looks[case.id] = found[case.masks[0]]
     whole = [case for case in dataset.cases if case.id in looks]
     if not dataset.classes:
         dataset, wrong = _find_classes(dataset, whole, track)
@@ -62,8 +62,8 @@ def _repeated_ids(cases: Sequence[Case]) -> list[str]:
     return [f"{n} images are called {name!r}: their names must differ" for name, n in counts.items() if n > 1]
 
 
-def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
-    """The header of the first mask, and what is wrong with the files of a case."""
+def look_at(case: Case, dataset: Dataset) -> tuple[dict[Path, Look], list[str]]:
+    """What the files of a case are, those that can be read, and what is wrong with them. Masks may be missing."""
     looks: dict[Path, Look] = {}
     problems = []
     for path in (*case.images, *case.masks):
@@ -73,17 +73,18 @@ def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
             problems.append(f"{case.id}: {error}")
     fitting = case.images if dataset.aligned else case.images[:1]
     for path in (*fitting, *case.masks):
-        reference = case.images[0] if case.images else case.masks[0]
+        reference = (*case.images, *case.masks)[0]
         if path != reference and path in looks and reference in looks:
             differ = mismatch(reference, looks[reference], path, looks[path])
             if differ:
                 problems.append(f"{case.id}: {differ}")
     volumes = [look for path in case.images if isinstance(look := looks.get(path), Header)]
     channels = sum(look.channels for look in volumes)
-    if volumes and len(volumes) == len(case.images) and channels != len(dataset.sequences):
+    is_whole = dataset.channels is None  # else some channels of a file are left out
+    if is_whole and volumes and len(volumes) == len(case.images) and channels != len(dataset.sequences):
         names = ", ".join(dataset.sequences)
         problems.append(f"{case.id}: {channels} sequences in {some(map(short, case.images))}; expected {names}")
-    return looks.get(case.masks[0]), problems
+    return looks, problems
 
 
 def look_into(path: Path) -> Look:

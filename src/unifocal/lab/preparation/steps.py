@@ -54,15 +54,18 @@ def check_preparation(dataset: Dataset, settings: Settings) -> None:
             each_axis(name, values, dataset.dimension)
 
 
-def prepare_image(case: Case, dataset: Dataset, settings: Settings) -> tuple[Tensor, Placement]:
+def prepare_image(
+    case: Case, dataset: Dataset, settings: Settings, axes: str | None = None
+) -> tuple[Tensor, Placement]:
     """The images of a case, (channels, *spatial) float32, and how they came onto the training grid; needs no masks.
 
-    Axes are those of the file. Sequences with a grid of their own are seen from the grid of the first.
+    Axes are those of the file, unless volumes are to be turned to `axes`: then the placement is on the turned grid.
+    Sequences with a grid of their own are seen from the grid of the first.
     """
     placement: Placement | None = None
     reference: Grid | None = None
     channels = []
-    for image, grid in read_sequences(case, dataset, settings.colour):
+    for image, grid in read_sequences(case, dataset, settings.colour, axes):
         clip(image, settings)
         if placement is None:
             placement, reference = Placement.of(image.shape[1:], grid.spacing if grid else None, settings), grid
