@@ -133,7 +133,8 @@ def turn(values: NDArray[Number], axes: str, wanted: str) -> NDArray[Number]:
     first = values.ndim - 3
     moved = values.transpose(*range(first), *(first + n for n in order))
     index: tuple[Any, ...] = (..., *(slice(None, None, flip) for flip in flips))
-    return moved[index]
+    flipped: NDArray[Number] = moved[index]
+    return flipped
 
 
 def _change(axes: str, wanted: str) -> tuple[list[int], list[int]]:

@@ -88,6 +88,6 @@ def prepare_case(case: Case, dataset: Dataset, settings: Settings) -> tuple[Prep
     image, placement = prepare_image(case, dataset, settings)
     mask = read_mask(case, dataset)
     if mask.shape != placement.original:
-        raise LabError(f"{case.id}: expected a mask of the image's shape, {placement.original}; got {mask.shape}.")
+        raise LabError(f"expected a mask of the image's shape, {placement.original}; got {mask.shape}.")
     labels = placement.cut(resample_labels(mask, placement.resampled), fill=IGNORE)
     return Prepared(image, torch.from_numpy(np.ascontiguousarray(labels))), placement
