@@ -190,6 +190,10 @@ def test_shards_together_make_the_whole(tmp_path, capsys):
     assert run("compare", data, *options, "--out", whole) == 0
     for shard in ("2/3", "1/3", "3/3", "1/3"):
         assert run("compare", data, *options, "--shard", shard, "--out", parts) == 0
+        mine = 2 if shard == "1/3" else 1
+        printed = capsys.readouterr().out
+        assert f"shard {shard}: {mine} of 4 runs; {4 - mine} belong to other shards" in printed
+        assert f"`unifocal status {parts}`" in printed
     assert not (parts / "results.csv").exists()
     capsys.readouterr()
     assert run("compare", data, *options, "--out", parts) == 0

@@ -166,7 +166,13 @@ def run(
 ) -> list[Outcome]:
     """Do all runs; each as it ended, in the order of the plan. Those of other shards are left out."""
     cells = [
-        Cell(str(outcome.experiment.folder), outcome.run.name, title(outcome, experiments), settings.epochs)
+        Cell(
+            str(outcome.experiment.folder),
+            outcome.run.name,
+            title(outcome, experiments),
+            settings.epochs,
+            kind(outcome),
+        )
         for outcome in planned
     ]
     with closing(run_grid(cells, settings, watcher, run_cell)) as records:
@@ -203,3 +209,8 @@ def title(outcome: Outcome, experiments: Sequence[Experiment]) -> str:
     """How people are told of a run: its data set, too, where there are several."""
     name = f"{outcome.experiment.dataset.name}, " if len(experiments) > 1 else ""
     return name + outcome.run.title
+
+
+def kind(outcome: Outcome) -> str:
+    """Data set, network and loss: what shards get equal shares of."""
+    return "/".join((outcome.experiment.dataset.name, outcome.run.network.label, outcome.run.loss.label))

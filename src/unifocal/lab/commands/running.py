@@ -61,6 +61,8 @@ def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> Non
         if comparison.is_tested and settings.shard is None:
             write_report(comparison.out, choose_track(errors))
     _print(comparison, shown)
+    if settings.shard is not None:
+        _print_shard(comparison, settings.shard, shown)
     if comparison.failures:
         raise typer.Exit(1)
 
@@ -93,3 +95,15 @@ def _print(comparison: "Comparison", console: "Console") -> None:
     for name, path in files:
         if path.exists():
             say(console, f"{name + ':':9}{path}")
+
+
+def _print_shard(comparison: "Comparison", shard: str, console: "Console") -> None:
+    from unifocal.lab.commands.tables import say
+    from unifocal.lab.words import counted
+
+    mine, others = len(comparison.outcomes), comparison.elsewhere
+    say(
+        console,
+        f"shard {shard}: {mine} of {counted(mine + others, 'run')}; {others} belong to other shards. "
+        f"`unifocal status {comparison.out}` shows all; the same command without --shard writes the tables.",
+    )

@@ -21,6 +21,7 @@ class Cell:
     name: str
     title: str  # how people are told of it
     epochs: int
+    kind: str = ""  # runs of one kind take about as long
 
     @property
     def folder(self) -> Path:
