@@ -5,17 +5,19 @@ a label that nobody knows. What is counted on the way is kept as `cases.Facts`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifocal.lab.data.cases import Case, Dataset, Facts
 from unifocal.lab.data.files import is_volume
 from unifocal.lab.data.images import check_picture
 from unifocal.lab.data.layouts.base import BINARY
-from unifocal.lab.data.masks import count_classes, distinct_values, read_mask, read_values
+from unifocal.lab.data.masks import count_classes, distinct_values, read_values, unite, values_between
 from unifocal.lab.data.problems import short, some
 from unifocal.lab.data.volumes import Header, read_header
 from unifocal.lab.errors import LabError
@@ -43,17 +45,21 @@ def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
         if wrong:
             return dataset, problems + wrong
     facts = []
+    soft: dict[Path, NDArray[Any]] = {}  # values of masks that are neither 0 nor the greatest
     for case in track(whole, "reading masks"):
         try:
-            mask = read_mask(case, dataset)
+            stored = [read_values(path) for path in case.masks]
+            mask = unite(case, dataset, stored)
         except LabError as error:
             problems.append(f"{case.id}: {error}")
             continue
+        if dataset.values is None:
+            soft |= {path: values_between(values) for path, values in zip(case.masks, stored, strict=True)}
         voxels, ignored = count_classes(mask, len(dataset.classes))
         look = looks[case.id]
         where = (look.grid.spacing, look.grid.axes) if isinstance(look, Header) else (None, None)
         facts.append(Facts(mask.shape, voxels, ignored, *where))
-    notes = (*dataset.notes, *_notes(dataset.cases, facts))
+    notes = (*dataset.notes, *_notes(dataset.cases, facts), *_soft_note(whole, soft))
     return replace(dataset, facts=tuple(facts), notes=notes), problems
 
 
@@ -133,6 +139,19 @@ def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tupl
         return replace(dataset, classes=BINARY), problems
     classes = ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))
     return replace(dataset, classes=classes, values={n: n for n in range(len(classes))}), problems
+
+
+def _soft_note(cases: Sequence[Case], soft: Mapping[Path, NDArray[Any]]) -> list[str]:
+    """That masks which should hold 0 and one more value hold others."""
+    soft = {path: values for path, values in soft.items() if len(values)}
+    if not soft:
+        return []
+    masks = counted(sum(len(case.masks) for case in cases), "mask")
+    values = some(f"{value:g}" for value in np.unique(np.concatenate(list(soft.values()))))
+    return [
+        f"expected 0 and one more value in each mask; {len(soft)} of {masks} hold others, too ({values}), as JPEG "
+        f"and smoothing leave them: {some(map(short, soft), 3)}. Half of a mask's greatest value and more is lesion."
+    ]
 
 
 def _notes(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
