@@ -24,12 +24,12 @@ from unifocal.lab.data.selection import select
 from unifocal.lab.division import is_divided
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, plan, write_run
+from unifocal.lab.fitting import check_fit
 from unifocal.lab.grid import Cell, run_grid
-from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
-from unifocal.lab.settings import Settings, each_axis
+from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock, write_json
 from unifocal.lab.words import counted
 
@@ -85,15 +85,8 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
             raise LabError(
                 f"expected images to train on; {dataset.name} has labels alone. `unifocal describe` shows them."
             )
+        check_fit(dataset, settings)
         check_losses(settings.losses, len(dataset.classes), dataset.dimension)
-        for network in settings.networks:
-            chosen = Chosen.of(network, dataset.dimension, settings.width)
-            chosen.check(settings.deep_supervision != "none")
-            for name in ("patch", "size"):
-                size = getattr(settings, name)
-                if size is not None:
-                    chosen.check_size(each_axis(name, size, dataset.dimension), name)
-                    break  # the size of whole images does not matter where patches are cut
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:

@@ -16,8 +16,9 @@ from unifocal.lab.data.masks import read_mask
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.errors import LabError
+from unifocal.lab.fitting import check_preparation
 from unifocal.lab.preparation.placement import to_original
-from unifocal.lab.preparation.steps import check_preparation, prepare_case, prepare_image
+from unifocal.lab.preparation.steps import prepare_case, prepare_image
 from unifocal.lab.settings import Settings, make_settings
 
 

@@ -33,13 +33,17 @@ def interruptible(console: "Console", kept: str = KEPT) -> Iterator[None]:
 
 
 def read_folders(folders: Sequence[Path], settings: Settings, console: "Console") -> "list[Dataset]":
-    """The data sets in `folders`, every file checked; mistakes in losses and folders are told before that."""
+    """The data sets in `folders`, every file checked; mistakes in settings and folders are told before that."""
     folders = [folder.expanduser() for folder in folders]
     _check_folders(folders, settings)
     with console.status("starting") if console.is_terminal else nullcontext():
         from unifocal.lab.data.reading import check_dataset, list_dataset
+        from unifocal.lab.fitting import check_fit
 
         listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
+        for dataset, _ in listed:
+            if dataset.cases:
+                check_fit(dataset, settings)
         for loss in settings.losses:
             loss.build()
         return [check_dataset(dataset, problems) for dataset, problems in listed]

@@ -25,10 +25,11 @@ from unifocal.lab.data.cases import Case, Dataset
 from unifocal.lab.data.files import file_name
 from unifocal.lab.data.problems import listed
 from unifocal.lab.errors import LabError
+from unifocal.lab.fitting import check_preparation
 from unifocal.lab.preparation.contents import Contents, meaning
 from unifocal.lab.preparation.foreground import sample_foreground
 from unifocal.lab.preparation.placement import Placement, wanted_size
-from unifocal.lab.preparation.steps import Prepared, check_preparation, prepare_case
+from unifocal.lab.preparation.steps import Prepared, prepare_case
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import fingerprint
 from unifocal.lab.settings import Settings

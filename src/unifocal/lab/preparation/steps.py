@@ -23,7 +23,7 @@ from unifocal.lab.preparation.intensity import clip, normalise
 from unifocal.lab.preparation.placement import Placement
 from unifocal.lab.preparation.resampling import resample_image, resample_labels
 from unifocal.lab.preparation.sequences import read_sequences
-from unifocal.lab.settings import Settings, each_axis
+from unifocal.lab.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,6 @@ class Prepared:
 
     image: Tensor
     labels: Tensor
-
-
-def check_preparation(dataset: Dataset, settings: Settings) -> None:
-    """Raise a LabError if the settings do not fit pictures or volumes, whichever the data set holds."""
-    if dataset.dimension == 2 and settings.spacing is not None:
-        raise LabError(f"spacing: expected volumes; {dataset.name} holds pictures, which have none. Use size.")
-    if dataset.dimension == 3 and settings.colour:
-        raise LabError(f"colour: expected pictures; {dataset.name} holds volumes, which have none.")
-    low, high = settings.clip_percentiles or (0, 100)
-    if low < 0 or high > 100:
-        raise LabError(f"clip_percentiles: expected two numbers from 0 to 100; got {low:g},{high:g}.")
-    for name in ("size", "spacing", "crop"):
-        values = getattr(settings, name)
-        if values is not None:
-            each_axis(name, values, dataset.dimension)
 
 
 def prepare_image(
