@@ -1,5 +1,7 @@
 """Masks for new images: volumes however they lie, and what is said of images that will not do."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from volume_files import noise, save_volume
 from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import plan
-from unifocal.lab.prediction import Model, predict
+from unifocal.lab.prediction import Model, axes_seen, predict
 from unifocal.lab.training.execute import build_network
 
 
@@ -66,6 +68,13 @@ def test_the_mask_of_a_volume_does_not_depend_on_how_it_lies(volumes, tmp_path, 
     assert "".join(nib.orientations.aff2axcodes(mask.affine)) == axes
     back = mask.as_reoriented(nib.orientations.ornt_transform(orientation(axes), orientation("RAS")))
     np.testing.assert_array_equal(back.dataobj, expected.dataobj)
+
+
+def test_a_volume_is_turned_only_if_none_of_those_trained_on_lay_so(volumes):
+    trained = volumes.experiment.dataset
+    facts = [replace(trained.facts[0], axes=axes) for axes in ("LPS", "RAS", "RAS")]
+    mixed = replace(trained, facts=tuple(facts))
+    assert [axes_seen(axes, mixed) for axes in ("LPS", "RAS", "SAR")] == ["LPS", "RAS", "RAS"]
 
 
 def test_every_broken_volume_is_told_before_the_first_is_predicted(volumes, tmp_path):
