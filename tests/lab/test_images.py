@@ -93,6 +93,19 @@ def test_float_images_and_their_nan(grey_of):
         grey_of(Image.fromarray(np.array([[np.nan, 2]], np.float32)), "x.tif")
 
 
+def test_pictures_with_nan_are_told_all_at_once_before_anything_starts(tmp_path):
+    from unifocal.lab.data.reading import read_dataset
+
+    for n in range(3):
+        for part in ("images", "masks"):
+            (tmp_path / part).mkdir(exist_ok=True)
+        pixels = np.full((4, 5), np.inf if n else 1.0, np.float32)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{n}.tif")
+        Image.fromarray(np.eye(4, 5, dtype=np.uint8)).save(tmp_path / "masks" / f"{n}.png")
+    with pytest.raises(LabError, match=r"2 problems(?s:.)*1.tif holds NaN or infinity(?s:.)*2.tif holds NaN"):
+        read_dataset(tmp_path)
+
+
 def test_unequal_channels_give_luminance(grey_of):
     red, blue = Image.new("RGB", (1, 1), (255, 0, 0)), Image.new("RGB", (1, 1), (0, 0, 255))
     assert (grey_of(red).item(), grey_of(blue).item()) == (76, 29)

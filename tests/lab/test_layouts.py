@@ -45,6 +45,18 @@ def test_real_busi_from_the_parent_and_from_inside(shared):
     assert [case.group for case in given.cases] == [case.group for case in dataset.cases]
 
 
+def test_masks_with_more_than_two_greys_are_told_of_once(tmp_path):
+    for n, greys in enumerate(([0, 255], [0, 3, 250, 255], [0, 3, 7, 255])):
+        save(tmp_path / "benign" / f"benign ({n}).png", np.zeros((1, len(greys))))
+        save(tmp_path / "benign" / f"benign ({n})_mask.png", [greys])
+    dataset = read_dataset(tmp_path)
+    assert [facts.voxels for facts in dataset.facts] == [(1, 1), (2, 2), (3, 1)]
+    [note] = dataset.notes
+    assert "2 of 3 masks hold others, too (3, 7, 250), as JPEG" in note
+    assert "benign/benign (1)_mask.png, benign/benign (2)_mask.png. Half of" in note
+    assert not read_dataset(make_plain(tmp_path / "a plain")).notes
+
+
 def test_busi_masks_belong_to_their_image_alone(tmp_path):
     for name in ("benign (1)", "benign (10)"):
         save(tmp_path / "benign" / f"{name}.png")

@@ -102,6 +102,26 @@ def test_mistakes_are_told_before_any_file_is_opened(folders, stand_in, capsys, 
     assert "second" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--patch", "4"], "patch is 4 x 4. Make it larger"),
+        (["--crop", "4", "--size", "64"], "crop is 4 x 4. Make it larger"),
+        (["--patch", "32,32,32"], "patch: expected one number, or 2"),
+        (["--networks", "segresnet:width=12"], "width as a whole number from 8 up"),
+        (["--width", "3", "--networks", "attention-unet"], "a multiple of 2; got 3"),
+        (["--networks", "unett"], "Did you mean 'unet'"),
+        (["--spacing", "1"], "spacing: expected volumes"),
+    ],
+)
+def test_what_a_network_cannot_take_is_told_without_torch(folders, monkeypatch, capsys, options, part):
+    (folders[0] / "images/0.png").write_bytes(b"broken")  # is not opened
+    for name in ("unifocal.lab.comparison", "unifocal.lab.preparation", "torch", "monai", "lightning"):
+        monkeypatch.setitem(sys.modules, name, None)  # cannot be imported
+    assert run("compare", *folders, *options) == 2
+    assert part in capsys.readouterr().err
+
+
 def test_a_folder_that_is_none(stand_in, tmp_path, capsys):
     assert run("compare", tmp_path / "nowhere") == 2
     assert "nowhere is none" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.experiment import plan, read_run, write_run
 from unifocal.lab.metrics import METRICS, measure
 from unifocal.lab.preparation import read_prediction
+from unifocal.lab.progress import listening
 from unifocal.lab.training import execute as execution
 from unifocal.lab.training.execute import execute, is_finished
 from unifocal.lab.training.segmentation import NotFinite, shared_loss
@@ -81,16 +83,45 @@ def with_a_hole(whole):
 
 
 @pytest.mark.parametrize("damage", [cut, with_a_hole])
-def test_a_damaged_checkpoint_costs_the_run_and_not_the_comparison(world, tmp_path, damage):
+def test_a_damaged_checkpoint_costs_an_epoch_and_two_of_them_the_run(world, tmp_path, damage):
     experiment, run, straight = world
     arguments = (run, experiment, tmp_path)
     with pytest.raises(Stop):
-        execute(*arguments, stop_after(2, Stop()))
-    last = tmp_path / "last.ckpt"
-    last.write_bytes(damage(last.read_bytes()))
-    execute(*arguments)
+        execute(*arguments, stop_after(2, Stop()))  # the third epoch has no checkpoint
+    spoil(tmp_path / "last.ckpt", damage)
+    seen, tell = listener()
+
+    def tell_and_stop(epoch, loss):
+        tell(epoch, loss)
+        stop_after(2, Stop())(epoch, loss)
+
+    with pytest.raises(Stop):
+        execute(*arguments, tell_and_stop)
+    assert seen == [1, 2] and (tmp_path / "damaged.ckpt").exists()
+    for name in ("last.ckpt", "previous.ckpt"):
+        spoil(tmp_path / name, damage)
+    seen, tell = listener()
+    execute(*arguments, tell)
+    assert seen == [0, 1, 2, 3]
     assert_same_result(straight, tmp_path)
-    assert (tmp_path / "damaged.ckpt").exists()
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["damaged.ckpt", "weights.ckpt"]
+
+
+def test_a_run_says_after_how_many_epochs_it_begins_and_shows_no_others(world, tmp_path):
+    experiment, run, _ = world
+    told: list[int] = []
+    heard = SimpleNamespace(start=told.append, epoch_ended=lambda epoch, loss: None)
+    with pytest.raises(Stop):
+        execute(run, experiment, tmp_path, stop_after(2, Stop()))
+    for path in tmp_path.glob("*.ckpt"):
+        spoil(path, cut)
+    with listening(heard), pytest.raises(Stop):
+        execute(run, experiment, tmp_path, stop_after(0, Stop()))
+    assert told == [0] and not (tmp_path / "history.csv").exists()
+
+
+def spoil(path, damage):
+    path.write_bytes(damage(path.read_bytes()))
 
 
 def test_damaged_weights_are_told(world, tmp_path):

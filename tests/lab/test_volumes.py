@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from volume_files import noise, save_volume
 
-from unifocal.lab.data.volumes import Grid, read_header, read_volume
+from unifocal.lab.data.volumes import Grid, read_header, read_volume, turn, turned
 from unifocal.lab.errors import LabError
 
 FORMATS = ["a.nii", "a.nii.gz", "a.mha", "azip.mha", "a.mhd", "azip.mhd", "a.nrrd", "azip.nrrd"]
@@ -52,6 +52,18 @@ def test_channels_of_itk_come_first(tmp_path, is_vector):
     sitk.WriteImage(image, str(tmp_path / "a.mha"))
     assert read_header(tmp_path / "a.mha").channels == 3
     np.testing.assert_array_equal(read_volume(tmp_path / "a.mha").values[1], values[..., 1])
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAR", "PIL", "IRP"])
+def test_a_turned_volume_lies_where_it_lay(tmp_path, axes):
+    volume = read_volume(save_volume(tmp_path / "a.nii.gz", noise((6, 5, 4, 2)), **PLACE))
+    other = turned(volume, axes)
+    assert other.grid.axes == axes and other.grid.shape == other.values.shape[1:]
+    to_other = np.linalg.inv(other.grid.matrix) @ volume.grid.matrix
+    for index in ((0, 0, 0), (1, 2, 3), (5, 4, 3)):
+        i, j, k = np.rint(to_other @ [*index, 1])[:3].astype(int)
+        np.testing.assert_array_equal(other.values[:, i, j, k], volume.values[:, *index])
+    np.testing.assert_array_equal(turn(other.values[0], axes, "LPS"), volume.values[0])
 
 
 def test_a_scaled_file_is_read_in_its_own_units(tmp_path):

@@ -133,18 +133,6 @@ def test_predict_takes_the_last_training_alone_and_never_masks_of_other_images(t
     assert "the same images" in capsys.readouterr().err
 
 
-def test_volumes_that_lie_otherwise_than_those_trained_on_are_refused(tmp_path, capsys):
-    data, model = write_volumes(tmp_path / "data", 4), tmp_path / "model"
-    assert run("train", data, *TINY, "--patch", "12,16,24", "--losses", "dice", "--out", model) == 0
-    turned = nib.nifti1.load(data / "images/case0.nii.gz")
-    (tmp_path / "new").mkdir()
-    flip = np.array([[0, -1], [1, 1], [2, 1]])
-    nib.loadsave.save(turned.as_reoriented(flip), tmp_path / "new/a.nii.gz")
-    capsys.readouterr()
-    assert run("predict", model, tmp_path / "new", "--out", tmp_path / "masks") == 2
-    assert "a: LAS" in capsys.readouterr().err
-
-
 def test_predict_says_what_there_is_to_choose_from(tmp_path, capsys):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     assert run("compare", data, *PICTURES, "--folds", 2, "--losses", "dice,focal", "--out", out) == 0
@@ -202,6 +190,10 @@ def test_shards_together_make_the_whole(tmp_path, capsys):
     assert run("compare", data, *options, "--out", whole) == 0
     for shard in ("2/3", "1/3", "3/3", "1/3"):
         assert run("compare", data, *options, "--shard", shard, "--out", parts) == 0
+        mine = 2 if shard == "1/3" else 1
+        printed = capsys.readouterr().out
+        assert f"shard {shard}: {mine} of 4 runs; {4 - mine} belong to other shards" in printed
+        assert f"`unifocal status {parts}`" in printed
     assert not (parts / "results.csv").exists()
     capsys.readouterr()
     assert run("compare", data, *options, "--out", parts) == 0

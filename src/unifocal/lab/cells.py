@@ -14,6 +14,7 @@ from unifocal.lab.experiment import read_run
 from unifocal.lab.progress import tell_epoch
 from unifocal.lab.results import read_table
 from unifocal.lab.storage import write_json
+from unifocal.lab.training.checkpoints import remove_checkpoints
 from unifocal.lab.training.execute import choose_device, execute, is_finished
 from unifocal.lab.training.history import Judge, unmoved
 
@@ -30,7 +31,7 @@ def run_cell(out: str, name: str, judge: Judge = unmoved) -> Record:
     folder = Path(out) / "runs" / name
     record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
     if is_finished(folder):
-        (folder / "last.ckpt").unlink(missing_ok=True)  # of a process that was killed before it could
+        remove_checkpoints(folder)  # of a process that was killed before it could
         return record | {"reason": _in_short(folder)}
     started = time.perf_counter()
     experiment, run = read_run(Path(out), name)

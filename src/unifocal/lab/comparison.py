@@ -24,12 +24,12 @@ from unifocal.lab.data.selection import select
 from unifocal.lab.division import is_divided
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, plan, write_run
+from unifocal.lab.fitting import check_fit
 from unifocal.lab.grid import Cell, run_grid
-from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
-from unifocal.lab.settings import Settings, each_axis
+from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock, write_json
 from unifocal.lab.words import counted
 
@@ -85,15 +85,8 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
             raise LabError(
                 f"expected images to train on; {dataset.name} has labels alone. `unifocal describe` shows them."
             )
+        check_fit(dataset, settings)
         check_losses(settings.losses, len(dataset.classes), dataset.dimension)
-        for network in settings.networks:
-            chosen = Chosen.of(network, dataset.dimension, settings.width)
-            chosen.check(settings.deep_supervision != "none")
-            for name in ("patch", "size"):
-                size = getattr(settings, name)
-                if size is not None:
-                    chosen.check_size(each_axis(name, size, dataset.dimension), name)
-                    break  # the size of whole images does not matter where patches are cut
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:
@@ -166,7 +159,13 @@ def run(
 ) -> list[Outcome]:
     """Do all runs; each as it ended, in the order of the plan. Those of other shards are left out."""
     cells = [
-        Cell(str(outcome.experiment.folder), outcome.run.name, title(outcome, experiments), settings.epochs)
+        Cell(
+            str(outcome.experiment.folder),
+            outcome.run.name,
+            title(outcome, experiments),
+            settings.epochs,
+            kind(outcome),
+        )
         for outcome in planned
     ]
     with closing(run_grid(cells, settings, watcher, run_cell)) as records:
@@ -203,3 +202,8 @@ def title(outcome: Outcome, experiments: Sequence[Experiment]) -> str:
     """How people are told of a run: its data set, too, where there are several."""
     name = f"{outcome.experiment.dataset.name}, " if len(experiments) > 1 else ""
     return name + outcome.run.title
+
+
+def kind(outcome: Outcome) -> str:
+    """Data set, network and loss: what shards get equal shares of."""
+    return "/".join((outcome.experiment.dataset.name, outcome.run.network.label, outcome.run.loss.label))

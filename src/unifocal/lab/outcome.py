@@ -47,5 +47,12 @@ class Comparison:
         return any(split.test for experiment in self.experiments for split in experiment.splits)
 
     @property
+    def elsewhere(self) -> int:
+        """Number of runs that belong to other shards."""
+        settings = self.settings
+        each = len(settings.seeds) * len(settings.networks) * len(settings.losses)
+        return each * sum(len(experiment.splits) for experiment in self.experiments) - len(self.outcomes)
+
+    @property
     def failures(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.failure is not None]

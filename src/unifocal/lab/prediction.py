@@ -1,18 +1,21 @@
 """Masks for new images from trained runs, on the grid and with the header of each image."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unifocal.lab.data.cases import Case, Dataset
-from unifocal.lab.data.images import read_image
+from unifocal.lab.data.checks import look_at
 from unifocal.lab.data.problems import listed, suggest
 from unifocal.lab.data.unlabelled import list_images
-from unifocal.lab.data.volumes import read_header
+from unifocal.lab.data.volumes import Header, turn
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, read_run
 from unifocal.lab.inference import predict as probabilities_of
@@ -80,26 +83,37 @@ def predict(
 ) -> list[Path]:
     """Write a mask of class indices for every image of a folder; those that are there already are not made again.
 
-    Raises LabError for images that do not fit the model, and where `out` holds the masks of another model.
+    Volumes whose axes point elsewhere than those trained on are turned for the network, and their masks turned back.
+
+    Raises LabError, before anything starts, for images that are broken or do not fit the model, and where `out` holds
+    the masks of another model; and at the end for images whose damage was found on reading, all at once.
     """
     images, out = images.expanduser().resolve(), out.expanduser().resolve()
     if out.is_relative_to(images):
         raise LabError(f"expected a folder for masks apart from the images; got {out}. Use another --out.")
     dataset = list_images(images, model.experiment.dataset, layout)
-    check_readable(dataset)
-    check_axes(dataset, model.experiment.dataset)
+    axes = check_images(dataset)
     with lock(out):
         stamps = _record(model, dataset, out)
         members = _Members(model, torch.device(choose_device(device)))
-        paths = []
+        paths, problems = [], []
         for case in track(dataset.cases, "predicting"):
             path, stamp = find_prediction(out, case.id), _stamp(case)
             if path is None or stamps.get(case.id) != stamp:
-                image, placement = prepare_image(case, dataset, model.runs[0].settings)
-                path = write_prediction(out, case.id, to_original(members(image), placement), like=case.image)
+                try:
+                    mask = members.mask(case, dataset, axes.get(case.id))
+                except LabError as error:
+                    problems.append(f"{case.id}: {error}")
+                    continue
+                path = write_prediction(out, case.id, mask, like=case.image)
                 stamps[case.id] = stamp
                 _write(model, dataset, out, stamps)
             paths.append(path)
+    if problems:
+        raise LabError(
+            f"{listed('expected images that can be read', problems)}\n"
+            f"The masks of the others, {len(paths)} of {len(dataset.cases)}, are in {out}."
+        )
     return paths
 
 
@@ -109,10 +123,18 @@ class _Members:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.device, self.settings = device, model.runs[0].settings
         experiment, run = model.experiment, model.runs[0]
+        self.trained = experiment.dataset
         self.divisor = chosen(run, experiment).divisor
         self.networks: list[nn.Module] = [
             load_network(run, experiment, experiment.run_folder(run.name)).to(device).eval() for run in model.runs
         ]
+
+    def mask(self, case: Case, dataset: Dataset, axes: str | None) -> NDArray[np.uint8]:
+        """Class indices on the grid of the file; `axes` are those of a volume."""
+        seen = axes_seen(axes, self.trained)
+        image, placement = prepare_image(case, dataset, self.settings, seen)
+        found = to_original(self(image), placement)
+        return found if axes is None or seen is None else turn(found, seen, axes)
 
     def __call__(self, image: Tensor) -> Tensor:
         parts = [probabilities_of(n, image, self.settings, self.device, self.divisor) for n in self.networks]
@@ -141,31 +163,26 @@ def _planned(folder: Path) -> list[str]:
     return []
 
 
-def check_axes(dataset: Dataset, trained: Dataset) -> None:
-    """Volumes whose axes point elsewhere than those trained on would be seen turned: say so, of all of them."""
-    known = {facts.axes for facts in trained.facts if facts.axes is not None}
-    if len(known) != 1:
-        return
-    (axes,) = known
-    found = {case.id: read_header(case.image).grid.axes for case in dataset.cases}
-    turned = [f"{case}: {there}" for case, there in found.items() if there != axes]
-    if turned:
-        raise LabError(
-            f"{listed(f'expected volumes with axes {axes}, as those trained on', turned)}\n"
-            "Turn them first, as with nibabel.as_closest_canonical or SimpleITK.DICOMOrient."
-        )
+def axes_seen(axes: str | None, trained: Dataset) -> str | None:
+    """Where the axes of a volume point when the network sees it: as they are, or as most of those trained on."""
+    known = Counter(facts.axes for facts in trained.facts if facts.axes is not None)
+    return axes if axes in known or not known else known.most_common(1)[0][0]
 
 
-def check_readable(dataset: Dataset) -> None:
-    """Every picture that cannot be read is told before the first is predicted. Volumes are read as they are come to."""
-    problems = []
-    for case in dataset.cases if dataset.dimension == 2 else ():
-        try:
-            read_image(case)
-        except LabError as error:
-            problems.append(str(error))
+def check_images(dataset: Dataset) -> dict[str, str]:
+    """Where the axes of each volume point, by case; a LabError with every case whose files are broken or do not fit.
+
+    Of volumes headers and sizes are looked at: what is wrong inside is seen when they are read.
+    """
+    axes, problems = {}, []
+    for case in dataset.cases:
+        looks, wrong = look_at(case, dataset)
+        problems += wrong
+        if isinstance(look := looks.get(case.image), Header):
+            axes[case.id] = look.grid.axes
     if problems:
-        raise LabError(listed("expected pictures that can be read", problems))
+        raise LabError(listed("expected images that can be read", problems))
+    return axes
 
 
 def _stamp(case: Case) -> list[list[Any]]:

@@ -1,7 +1,7 @@
 """What a person sees while a comparison runs: bars on a terminal, one line per run elsewhere, or nothing."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -48,6 +48,9 @@ class Watcher:
     def run_started(self, name: str, epochs_done: int) -> None:
         """A run begins, or goes on after `epochs_done` epochs; others may be under way."""
 
+    def run_set_back(self, name: str, epochs_done: int, lost: int, why: str) -> None:
+        """A run that has begun goes on after `epochs_done` epochs, and does the `lost` ones after them again."""
+
     def epoch_ended(self, name: str, epoch: int, validation_loss: float) -> None:
         """One epoch (from 0) of a run is over."""
 
@@ -79,6 +82,10 @@ class Lines(Watcher):
         self.under_way[name] = self.number, time.perf_counter()
         if epochs_done:
             self.say(f"[{self.number}/{self.runs}] {name}: goes on after {counted(epochs_done, 'epoch')}")
+
+    def run_set_back(self, name: str, epochs_done: int, lost: int, why: str) -> None:
+        what = f"repeats {counted(lost, 'epoch')}" if epochs_done else f"starts again after {counted(lost, 'epoch')}"
+        self.say(f"[{self.under_way[name][0]}/{self.runs}] {name}: {what}: {why}")
 
     def run_ended(self, name: str, result: str) -> None:
         number, started = self.under_way.pop(name)
@@ -129,6 +136,12 @@ class Bars(Lines):
         self.bars[name] = self.progress.add_task(name, total=self.epochs, completed=epochs_done)
         self.done[name] = epochs_done
 
+    def run_set_back(self, name: str, epochs_done: int, lost: int, why: str) -> None:
+        super().run_set_back(name, epochs_done, lost, why)
+        self._expect_less(epochs_done - self.done[name])
+        self.progress.update(self.bars[name], completed=epochs_done)
+        self.done[name] = epochs_done
+
     def epoch_ended(self, name: str, epoch: int, validation_loss: float) -> None:
         text = f"{name}, validation loss {validation_loss:.4f}"
         self.progress.update(self.bars[name], completed=epoch + 1, description=text)
@@ -146,15 +159,29 @@ class Bars(Lines):
         self.progress.update(self.all, total=total - epochs)
 
 
-Listener = Callable[[int, float], object]  # epoch from 0, validation loss
+class Listener(Protocol):
+    """Hears what a run in this process tells of itself."""
+
+    def start(self, epochs_done: int) -> object: ...
+
+    def epoch_ended(self, epoch: int, validation_loss: float) -> object: ...
+
+
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def tell_epoch(epoch: int, validation_loss: float) -> None:
-    """To be called by a run after each epoch: whoever executes it in this process hears of it."""
+def tell_start(epochs_done: int) -> None:
+    """To be called by a run when it knows after how many epochs it goes on: whoever executes it here hears of it."""
     listener = _listener.get()
     if listener is not None:
-        listener(epoch, validation_loss)
+        listener.start(epochs_done)
+
+
+def tell_epoch(epoch: int, validation_loss: float) -> None:
+    """To be called by a run after each epoch (from 0)."""
+    listener = _listener.get()
+    if listener is not None:
+        listener.epoch_ended(epoch, validation_loss)
 
 
 @contextmanager

@@ -232,6 +232,17 @@ def test_shards_are_equal_parts(parts):
     assert part_of(items, None) == items
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_shards_get_equal_shares_of_each_kind(parts):
+    items = [f"{data}/{network}/{fold}" for data in "ab" for fold in range(5) for network in ("u", "v")]
+    shards = [part_of(items, f"{i}/{parts}", lambda item: item[:3]) for i in range(1, parts + 1)]
+    assert sorted(item for shard in shards for item in shard) == sorted(items)
+    assert shards[0] == sorted(shards[0], key=items.index)
+    for kind in ("a/u", "a/v", "b/u", "b/v", "a/", "b/"):
+        shares = [sum(item.startswith(kind) for item in shard) for shard in shards]
+        assert max(shares) - min(shares) <= 1
+
+
 def test_an_impossible_shard_is_refused():
     with pytest.raises(LabError, match="3/2"):
         part_of([1, 2], "3/2")

@@ -203,7 +203,33 @@ def test_epochs_of_runs_at_the_same_time_do_not_mix():
         bars.epoch_ended("a", 0, 0.5)
         bars.epoch_ended("b", 5, 0.5)
         assert total() == (3, 26)
+        bars.run_set_back("b", 2, 4, "a checkpoint is missing")
+        assert total() == (3, 30)
+        bars.epoch_ended("b", 2, 0.5)
+        bars.epoch_ended("b", 3, 0.5)
+        bars.epoch_ended("b", 4, 0.5)
+        bars.epoch_ended("b", 5, 0.5)
+        assert total() == (7, 30)
         bars.run_ended("a", "failed: x")
-        assert total() == (3, 17)
+        assert total() == (7, 21)
         bars.run_ended("b", "finished")  # it stopped early
-        assert total() == (3, 13)
+        assert total() == (7, 17)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_starts_again_says_so_and_why(out, workers):
+    from unifocal.lab.progress import Lines
+
+    [cell] = make_grid(out, runs=1, epochs=6)
+    cell.folder.mkdir(parents=True)
+    rows = "".join(f"{epoch},1.0,0.5,0.01,9.0\n" for epoch in range(3))
+    (cell.folder / "history.csv").write_text(f"{fake_grid.HEADER}\n{rows}")
+    (cell.folder / "damaged.ckpt").touch()
+    console = Console(file=sys.stderr, width=500)
+    with console.capture() as captured:
+        list(run_grid([cell], make_settings(device="cpu", workers=workers), Lines(console), fake_grid.run_cell))
+    lines = captured.get().splitlines()
+    why = f"the last checkpoint was damaged, and is now {cell.folder / 'damaged.ckpt'}"
+    assert f"[1/1] loss 0, fold 0: starts again after 3 epochs: {why}" in lines
+    if workers == 1:
+        assert "goes on" not in captured.get()

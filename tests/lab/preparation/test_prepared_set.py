@@ -192,6 +192,26 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_half(dataset, tmp_path, c
     assert count == ["0", "0", "1", "2", "3"]
 
 
+def test_every_case_that_is_broken_inside_is_told_after_looking_at_all(dataset, tmp_path, count):
+    for n, value in ((0, np.nan), (2, np.inf)):
+        values = np.zeros((10 + n, 12, 8), np.float32)
+        values[1, 2, 3] = value
+        save_volume(dataset.cases[n].image, values)
+    scan = dataset.cases[3].image
+    packed = bytearray(scan.read_bytes())
+    packed[500:600] = b"\xff" * 100  # of neither the size nor the header
+    scan.write_bytes(packed)
+    with pytest.raises(LabError) as caught:
+        prepare_all(dataset, make_settings(**SMALL, exclude="b"), tmp_path / "prepared")
+    message = str(caught.value)
+    assert count == ["0", "1", "2", "3"]
+    assert f"{dataset.root} cannot be used as it is: 3 problems" in message
+    for n in (0, 2):
+        assert f"{n}: expected finite voxels; {dataset.cases[n].image} holds NaN or infinity" in message
+    assert f"3: expected a readable volume; {scan} is damaged" in message
+    assert message.endswith("leave the cases out: --exclude b,0,2,3")
+
+
 def test_only_some_cases(dataset, tmp_path, count):
     settings, folder = make_settings(**SMALL), tmp_path / "prepared"
     part = prepare_all(dataset, settings, folder, only=[1, 3])

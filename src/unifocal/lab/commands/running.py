@@ -33,13 +33,17 @@ def interruptible(console: "Console", kept: str = KEPT) -> Iterator[None]:
 
 
 def read_folders(folders: Sequence[Path], settings: Settings, console: "Console") -> "list[Dataset]":
-    """The data sets in `folders`, every file checked; mistakes in losses and folders are told before that."""
+    """The data sets in `folders`, every file checked; mistakes in settings and folders are told before that."""
     folders = [folder.expanduser() for folder in folders]
     _check_folders(folders, settings)
     with console.status("starting") if console.is_terminal else nullcontext():
         from unifocal.lab.data.reading import check_dataset, list_dataset
+        from unifocal.lab.fitting import check_fit
 
         listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
+        for dataset, _ in listed:
+            if dataset.cases:
+                check_fit(dataset, settings)
         for loss in settings.losses:
             loss.build()
         return [check_dataset(dataset, problems) for dataset, problems in listed]
@@ -61,6 +65,8 @@ def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> Non
         if comparison.is_tested and settings.shard is None:
             write_report(comparison.out, choose_track(errors))
     _print(comparison, shown)
+    if settings.shard is not None:
+        _print_shard(comparison, settings.shard, shown)
     if comparison.failures:
         raise typer.Exit(1)
 
@@ -93,3 +99,15 @@ def _print(comparison: "Comparison", console: "Console") -> None:
     for name, path in files:
         if path.exists():
             say(console, f"{name + ':':9}{path}")
+
+
+def _print_shard(comparison: "Comparison", shard: str, console: "Console") -> None:
+    from unifocal.lab.commands.tables import say
+    from unifocal.lab.words import counted
+
+    mine, others = len(comparison.outcomes), comparison.elsewhere
+    say(
+        console,
+        f"shard {shard}: {mine} of {counted(mine + others, 'run')}; {others} belong to other shards. "
+        f"`unifocal status {comparison.out}` shows all; the same command without --shard writes the tables.",
+    )

@@ -5,17 +5,19 @@ a label that nobody knows. What is counted on the way is kept as `cases.Facts`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unifocal.lab.data.cases import Case, Dataset, Facts
 from unifocal.lab.data.files import is_volume
 from unifocal.lab.data.images import check_picture
 from unifocal.lab.data.layouts.base import BINARY
-from unifocal.lab.data.masks import count_classes, distinct_values, read_mask, read_values
+from unifocal.lab.data.masks import count_classes, distinct_values, read_values, unite, values_between
 from unifocal.lab.data.problems import short, some
 from unifocal.lab.data.volumes import Header, read_header
 from unifocal.lab.errors import LabError
@@ -33,27 +35,31 @@ def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
     problems = [*_repeated_ids(dataset.cases)]
     looks: dict[str, Look] = {}  # of the first mask of each case whose files are whole and fit
     for case in track(dataset.cases, "looking at files"):
-        look, wrong = _look_at(case, dataset)
+        found, wrong = look_at(case, dataset)
         problems += wrong
-        if look is not None and not wrong:
-            looks[case.id] = look
+        if not wrong:
+            looks[case.id] = found[case.masks[0]]
     whole = [case for case in dataset.cases if case.id in looks]
     if not dataset.classes:
         dataset, wrong = _find_classes(dataset, whole, track)
         if wrong:
             return dataset, problems + wrong
     facts = []
+    soft: dict[Path, NDArray[Any]] = {}  # values of masks that are neither 0 nor the greatest
     for case in track(whole, "reading masks"):
         try:
-            mask = read_mask(case, dataset)
+            stored = [read_values(path) for path in case.masks]
+            mask = unite(case, dataset, stored)
         except LabError as error:
             problems.append(f"{case.id}: {error}")
             continue
+        if dataset.values is None:
+            soft |= {path: values_between(values) for path, values in zip(case.masks, stored, strict=True)}
         voxels, ignored = count_classes(mask, len(dataset.classes))
         look = looks[case.id]
         where = (look.grid.spacing, look.grid.axes) if isinstance(look, Header) else (None, None)
         facts.append(Facts(mask.shape, voxels, ignored, *where))
-    notes = (*dataset.notes, *_notes(dataset.cases, facts))
+    notes = (*dataset.notes, *_notes(dataset.cases, facts), *_soft_note(whole, soft))
     return replace(dataset, facts=tuple(facts), notes=notes), problems
 
 
@@ -62,8 +68,8 @@ def _repeated_ids(cases: Sequence[Case]) -> list[str]:
     return [f"{n} images are called {name!r}: their names must differ" for name, n in counts.items() if n > 1]
 
 
-def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
-    """The header of the first mask, and what is wrong with the files of a case."""
+def look_at(case: Case, dataset: Dataset) -> tuple[dict[Path, Look], list[str]]:
+    """What the files of a case are, those that can be read, and what is wrong with them. Masks may be missing."""
     looks: dict[Path, Look] = {}
     problems = []
     for path in (*case.images, *case.masks):
@@ -73,17 +79,18 @@ def _look_at(case: Case, dataset: Dataset) -> tuple[Look | None, list[str]]:
             problems.append(f"{case.id}: {error}")
     fitting = case.images if dataset.aligned else case.images[:1]
     for path in (*fitting, *case.masks):
-        reference = case.images[0] if case.images else case.masks[0]
+        reference = (*case.images, *case.masks)[0]
         if path != reference and path in looks and reference in looks:
             differ = mismatch(reference, looks[reference], path, looks[path])
             if differ:
                 problems.append(f"{case.id}: {differ}")
     volumes = [look for path in case.images if isinstance(look := looks.get(path), Header)]
     channels = sum(look.channels for look in volumes)
-    if volumes and len(volumes) == len(case.images) and channels != len(dataset.sequences):
+    is_whole = dataset.channels is None  # else some channels of a file are left out
+    if is_whole and volumes and len(volumes) == len(case.images) and channels != len(dataset.sequences):
         names = ", ".join(dataset.sequences)
         problems.append(f"{case.id}: {channels} sequences in {some(map(short, case.images))}; expected {names}")
-    return looks.get(case.masks[0]), problems
+    return looks, problems
 
 
 def look_into(path: Path) -> Look:
@@ -132,6 +139,19 @@ def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tupl
         return replace(dataset, classes=BINARY), problems
     classes = ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))
     return replace(dataset, classes=classes, values={n: n for n in range(len(classes))}), problems
+
+
+def _soft_note(cases: Sequence[Case], soft: Mapping[Path, NDArray[Any]]) -> list[str]:
+    """That masks which should hold 0 and one more value hold others."""
+    soft = {path: values for path, values in soft.items() if len(values)}
+    if not soft:
+        return []
+    masks = counted(sum(len(case.masks) for case in cases), "mask")
+    values = some(f"{value:g}" for value in np.unique(np.concatenate(list(soft.values()))))
+    return [
+        f"expected 0 and one more value in each mask; {len(soft)} of {masks} hold others, too ({values}), as JPEG "
+        f"and smoothing leave them: {some(map(short, soft), 3)}. Half of a mask's greatest value and more is lesion."
+    ]
 
 
 def _notes(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:

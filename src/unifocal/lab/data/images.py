@@ -40,8 +40,7 @@ def read_picture(path: Path, colour: bool = False) -> NDArray[np.float32]:
             direct = picture.mode in ("1", "L", "RGB", "RGBA")
             plain = picture if direct else picture.convert("RGBA")
             pixels = np.asarray(plain.convert("RGB" if colour else "L")).astype(np.float32)
-    if not np.isfinite(pixels).all():
-        raise LabError(f"expected finite pixels; {path} holds NaN or infinity. Repair or remove it.")
+    _check_finite(pixels, path)
     if pixels.ndim == 3:
         return np.moveaxis(pixels, -1, 0)
     return np.stack([pixels] * 3) if colour else pixels[None]
@@ -66,7 +65,10 @@ def read_mask_values(path: Path) -> NDArray[Any]:
 
 
 def check_picture(path: Path) -> tuple[int, int]:
-    """Return (height, width); a damaged file is a LabError. PNG by its checksums, the rest by decoding."""
+    """Return (height, width); a damaged file is a LabError, and one with NaN or infinity.
+
+    PNG is looked at by its checksums, the rest by decoding.
+    """
     with _opened(path) as picture:
         pages = getattr(picture, "n_frames", 1)
         if pages > 1:
@@ -76,7 +78,13 @@ def check_picture(path: Path) -> tuple[int, int]:
             picture.verify()
         else:
             picture.load()
+            _check_finite(np.asarray(picture), path)
         return size[1], size[0]
+
+
+def _check_finite(pixels: NDArray[Any], path: Path) -> None:
+    if not np.isfinite(pixels).all():
+        raise LabError(f"expected finite pixels; {path} holds NaN or infinity. Repair or remove it.")
 
 
 class _opened:

@@ -1,6 +1,6 @@
 """The truth of a case as class indices, from the values that its mask files store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,13 @@ def read_mask(case: Case, dataset: Dataset) -> NDArray[np.uint8]:
 
     Several masks of one case are united; where they overlap, the higher class wins.
     """
+    return unite(case, dataset, map(read_values, case.masks))
+
+
+def unite(case: Case, dataset: Dataset, stored: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
+    """The truth of a case from the values that its masks store, as `read_mask` returns it."""
     truth: NDArray[np.uint8] | None = None
-    for path in case.masks:
-        values = read_values(path)
+    for path, values in zip(case.masks, stored, strict=True):
         if not values.size:
             raise LabError(f"expected a mask; {path} holds no voxels.")
         mask = binarise(values) if dataset.values is None else to_classes(values, dataset.values, path)
@@ -87,6 +91,11 @@ def binarise(values: NDArray[Any]) -> NDArray[np.uint8]:
     top = marks.max()
     soft = ((marks > 0) & (marks < top)).any()
     return np.asarray(marks >= top / 2 if soft else marks > 0).astype(np.uint8)
+
+
+def values_between(values: NDArray[Any]) -> NDArray[Any]:
+    """The positive values of a mask but its greatest, sorted: those for which `binarise` needs a threshold."""
+    return np.unique(values[(values > 0) & (values < values.max())])
 
 
 def count_classes(mask: NDArray[np.uint8], classes: int) -> tuple[tuple[int, ...], int]:

@@ -21,6 +21,10 @@ from unifocal.lab.progress import Track, silent
 DEPTH = 2  # levels below the folder given at which a data set is looked for
 
 
+class NoLayout(LabError):
+    """A folder that holds no data set."""
+
+
 def read_dataset(
     root: str | Path,
     layout: str | None = None,
@@ -107,6 +111,12 @@ def check_layout(name: str | None) -> None:
         raise LabError(f"expected a layout among {', '.join(LAYOUTS)}; got {name!r}.{suggest(name, LAYOUTS)}")
 
 
+def contents(folder: Path) -> str:
+    """What lies in a folder, by name."""
+    inside = sorted(path.name for path in folder.iterdir() if not is_clutter(path))
+    return ", ".join(inside[:SHOWN]) + (", ..." if len(inside) > SHOWN else "") if inside else "nothing"
+
+
 def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     candidates = [layout] if layout else list(LAYOUTS)
     fits: list[tuple[str, Path]] = []
@@ -123,9 +133,8 @@ def _find_layout(root: Path, layout: str | None) -> tuple[str, Path]:
     if fits:
         choices = "; ".join(f"{name} in {folder}" for name, folder in fits[:SHOWN])
         raise LabError(f"expected one data set; {root} holds {choices}. Name the folder, or the layout.")
-    inside = sorted(path.name for path in root.iterdir() if not is_clutter(path))
-    shown = ", ".join(inside[:SHOWN]) + (", ..." if len(inside) > SHOWN else "") if inside else "nothing"
-    raise LabError(
+    shown = contents(root)
+    raise NoLayout(
         f"expected images and masks in one of the layouts {', '.join(candidates)}; {root} holds {shown}. "
         "The simplest layout: images/a.png and masks/a.png. `unifocal layouts` shows what each looks like."
     )

@@ -10,35 +10,57 @@ from dataclasses import replace
 from pathlib import Path
 
 from unifocal.lab.data.cases import Case, Dataset
-from unifocal.lab.data.files import files_in, is_volume, stem
-from unifocal.lab.data.problems import SHOWN, listed, some
-from unifocal.lab.data.reading import list_dataset
+from unifocal.lab.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
+from unifocal.lab.data.problems import SHOWN, listed, short, some
+from unifocal.lab.data.reading import NoLayout, contents, list_dataset
 from unifocal.lab.errors import LabError
+from unifocal.lab.words import counted
+
+KINDS = {2: ("pictures", PICTURES), 3: ("volumes", VOLUMES)}
 
 
 def list_images(folder: str | Path, like: Dataset, layout: str | None = None) -> Dataset:
     """The cases of `folder`, to be read as those of `like` were: same sequences, same dimension.
 
-    Raises LabError for an empty folder, and for files that do not make up whole cases: all of them at once.
+    Raises LabError for a folder without such images, and for files that do not make up whole cases: all at once.
     """
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
-        raise LabError(f"expected a folder of images; {root} {'is a file' if root.exists() else 'does not exist'}.")
-    files = [path for path in files_in(root) if is_volume(path) == (like.dimension == 3)]
-    if layout is None and files:
-        cases, problems = _cases(files, like.sequences)
+        what = "is a file: name its folder" if root.exists() else "does not exist"
+        raise LabError(f"expected a folder of images; {root} {what}.")
+    files = files_in(root)
+    fitting = [path for path in files if is_volume(path) == (like.dimension == 3)]
+    if layout is None and fitting:
+        cases, problems = _cases(fitting, like.sequences)
     else:
-        listed_set, problems = list_dataset(root, layout)
+        try:
+            listed_set, problems = list_dataset(root, layout)
+        except NoLayout:
+            if layout is not None:
+                raise
+            raise _others(root, [path.name for path in files], like.dimension) from None
         cases = listed_set.cases
-        if listed_set.dimension != like.dimension:
-            kinds = ("", "", "pictures", "volumes")
-            problems.append(
-                f"the network was trained on {kinds[like.dimension]}; these are {kinds[listed_set.dimension]}"
-            )
+        if cases and listed_set.dimension != like.dimension:
+            raise _others(root, [short(path) for case in cases for path in case.images], like.dimension)
+    without = [case.id for case in cases if not case.images]
+    if without:
+        problems.append(f"{counted(len(without), 'case')} without an image: {some(without)}")
     if problems:
         raise LabError(listed(f"{root} cannot be predicted on as it is", problems))
     cases = tuple(replace(case, masks=()) for case in cases)
     return replace(like, name=root.name, root=root, cases=cases, facts=(), splits=(), notes=(), groups_file=None)
+
+
+def _others(root: Path, images: Sequence[str], dimension: int) -> LabError:
+    """What to say of a folder that holds nothing, or `images` of the other dimension."""
+    kind, endings = KINDS[dimension]
+    other, _ = KINDS[5 - dimension]
+    expected = f"expected {kind} ({', '.join(endings)}), as the network was trained on {kind}"
+    if images:
+        advice = f"Name a folder of {kind}, or a model that was trained on {other}"
+        return LabError(f"{expected}; {root} holds {other}: {some(images)}. {advice}.")
+    advice = f"Name the folder in which the {kind} lie, or a data set in one of the layouts of `unifocal layouts`"
+    return LabError(f"{expected}; {root} holds {contents(root)}. {advice}.")
 
 
 def _cases(files: Sequence[Path], sequences: Sequence[str]) -> tuple[tuple[Case, ...], list[str]]:

@@ -1,15 +1,15 @@
 """Volumes as arrays with their place in space: NIfTI by nibabel, MetaImage and NRRD by SimpleITK.
 
-Axes keep the order of the file: nothing is turned. An array is (channels, i, j, k), and `Grid.affine` takes (i, j, k)
-to millimetres right, anterior and superior, whatever the format. KiTS19 stores its slices first, so i counts its
-slices; most others store them last.
+Axes keep the order of the file: nothing is turned on reading; `turned` does it where that is wanted. An array is
+(channels, i, j, k), and `Grid.affine` takes (i, j, k) to millimetres right, anterior and superior, whatever the format.
+KiTS19 stores its slices first, so i counts its slices; most others store them last.
 """
 
 import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from unifocal.lab.errors import LabError
 # drawn on another grid are off by half a voxel and more; in between nothing was seen.
 SPACING_TOLERANCE = 1e-3  # of the spacing
 PLACE_TOLERANCE = 0.1  # of a voxel, at any corner of the volume
+
+LINES = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}  # that a letter of `Grid.axes` lies on
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,38 @@ def read_header(path: Path) -> Header:
 def read_volume(path: Path) -> Volume:
     """Read a whole file; values as stored, or scaled where the header says so."""
     return _by_nibabel(path) if suffix(path) in NIFTI else _by_itk(path)
+
+
+def turned(volume: Volume, axes: str) -> Volume:
+    """The same voxels in the same places, counted along other axes, as in ``RAS``."""
+    order, flips = _change(volume.grid.axes, axes)
+    lengths = [volume.grid.shape[n] for n in order]
+    change = np.zeros((4, 4))  # from the new indices to the old ones
+    change[3, 3] = 1
+    for new, (old, flip, length) in enumerate(zip(order, flips, lengths, strict=True)):
+        change[old, new] = flip
+        change[old, 3] = 0 if flip == 1 else length - 1
+    i, j, k = lengths
+    return Volume(turn(volume.values, volume.grid.axes, axes), _grid((i, j, k), volume.grid.matrix @ change))
+
+
+def turn(values: NDArray[Number], axes: str, wanted: str) -> NDArray[Number]:
+    """A view of an array whose last three axes point along `axes`, exchanged and flipped so that they point as wanted.
+
+    Both have a letter for each axis, as in ``LPS``.
+    """
+    order, flips = _change(axes, wanted)
+    first = values.ndim - 3
+    moved = values.transpose(*range(first), *(first + n for n in order))
+    index: tuple[Any, ...] = (..., *(slice(None, None, flip) for flip in flips))
+    flipped: NDArray[Number] = moved[index]
+    return flipped
+
+
+def _change(axes: str, wanted: str) -> tuple[list[int], list[int]]:
+    """Of each wanted axis: which one it is now, and 1 or -1 for its direction."""
+    order = [next(n for n, letter in enumerate(axes) if letter in LINES[there]) for there in wanted]
+    return order, [1 if axes[n] == there else -1 for n, there in zip(order, wanted, strict=True)]
 
 
 def open_nifti(path: Path) -> Any:

@@ -35,7 +35,7 @@ def run_grid(
     through when all processes that were started here have ended. Close the iterator (`contextlib.closing`) if you
     leave it early.
     """
-    cells = part_of(cells, settings.shard)
+    cells = part_of(cells, settings.shard, lambda cell: cell.kind)
     finished = sum(cell.is_finished for cell in cells)
     watcher.plan(len(cells), finished, max((cell.epochs for cell in cells), default=0))
     engine = choose_engine(settings)

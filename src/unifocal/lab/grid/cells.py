@@ -21,6 +21,7 @@ class Cell:
     name: str
     title: str  # how people are told of it
     epochs: int
+    kind: str = ""  # runs of one kind take about as long
 
     @property
     def folder(self) -> Path:
@@ -38,15 +39,14 @@ class Cell:
         return (self.folder / "result.json").is_file()
 
 
-def perform(execute: Execute, cell: Cell, begun: Callable[[], object] = lambda: None) -> Record:
-    """Execute a cell under its claim; whatever becomes of it is a record. `begun` is called once the claim is held.
+def perform(execute: Execute, cell: Cell) -> Record:
+    """Execute a cell under its claim; whatever becomes of it is a record.
 
     Interrupts and terminations pass through, and leave the claim free.
     """
     started = time.perf_counter()
     try:
         with claims.hold(cell.folder):
-            begun()
             return execute(cell.out, cell.name)
     except claims.Busy as busy:
         status, reason = "busy", str(busy.owner)
@@ -76,3 +76,9 @@ def read_history(folder: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError):
         return []
+
+
+def why_set_back(folder: Path) -> str:
+    """Why a run could not go on after the last row of its history."""
+    damaged = folder / "damaged.ckpt"
+    return f"the last checkpoint was damaged, and is now {damaged}" if damaged.exists() else "a checkpoint is missing"

@@ -1,7 +1,9 @@
 """Progress of runs in other processes, read from the files that they write anyway."""
 
+from itertools import takewhile
+
 from unifocal.lab.claims import owner_of
-from unifocal.lab.grid.cells import Cell, Record, outcome, read_history
+from unifocal.lab.grid.cells import Cell, Record, outcome, read_history, why_set_back
 from unifocal.lab.progress import Watcher
 
 
@@ -10,22 +12,25 @@ class Following:
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
-        self._told: dict[str, int] = {}  # epochs that the watcher knows of
+        self._told: dict[str, list[str]] = {}  # rows that the watcher knows of
         self._begun: set[str] = set()
 
     def begin(self, cell: Cell) -> None:
         """The run has been handed over: what it does from now on is news."""
-        self._told[cell.name] = len(read_history(cell.folder))
+        self._told[cell.name] = [str(row) for row in read_history(cell.folder)]
 
     def look(self, cell: Cell) -> None:
         """Tell what is new."""
         history = read_history(cell.folder)
-        told = self._told[cell.name]
-        if cell.name not in self._begun and (len(history) != told or owner_of(cell.folder)):
+        told, rows = self._told[cell.name], [str(row) for row in history]
+        if cell.name not in self._begun and (rows != told or owner_of(cell.folder)):
             self._begin(cell)
-        for row in history[told:]:
+        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(told, rows, strict=False)))
+        if kept < len(told):  # it had to begin again, or do the last epoch again
+            self.watcher.run_set_back(cell.title, kept, len(told) - kept, why_set_back(cell.folder))
+        for row in history[kept:]:
             self.watcher.epoch_ended(cell.title, int(row["epoch"]), row["validation_loss"])
-        self._told[cell.name] = len(history)  # fewer than before if the run had to begin again
+        self._told[cell.name] = rows
 
     def end(self, cell: Cell, record: Record) -> None:
         """The run is over."""
@@ -39,4 +44,4 @@ class Following:
 
     def _begin(self, cell: Cell) -> None:
         self._begun.add(cell.name)
-        self.watcher.run_started(cell.title, self._told[cell.name])
+        self.watcher.run_started(cell.title, len(self._told[cell.name]))

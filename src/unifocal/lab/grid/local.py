@@ -4,10 +4,9 @@ import os
 import queue
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from unifocal.lab.grid.cells import Cell, Execute, Record, outcome, perform, read_history
+from unifocal.lab.grid.cells import Cell, Execute, Record, outcome, perform, read_history, why_set_back
 from unifocal.lab.grid.following import Following
 from unifocal.lab.grid.pool import Pool
 from unifocal.lab.grid.threads import cores_here, threads_per_run, variables
@@ -20,26 +19,41 @@ POLL = 0.5  # seconds between two looks at the files of the runs
 def in_process(
     cells: Sequence[Cell], settings: Settings, watcher: Watcher, execute: Execute
 ) -> Generator[Record, None, None]:
-    """One run after another; they tell of their epochs by `progress.tell_epoch`."""
+    """One run after another; they tell of their start and epochs by `progress.tell_start` and `tell_epoch`."""
     for cell in cells:
         yield _one(cell, watcher, execute)
 
 
 def _one(cell: Cell, watcher: Watcher, execute: Execute) -> Record:
-    is_told = False
-
-    def begin() -> None:
-        nonlocal is_told
-        is_told = True
-        watcher.run_started(cell.title, len(read_history(cell.folder)))
-
-    with listening(partial(watcher.epoch_ended, cell.title)):
-        record = perform(execute, cell, begin)
-    if record["status"] != "busy" and not is_told:
-        begin()
-    if is_told:
+    told = _Telling(cell, watcher)
+    with listening(told):
+        record = perform(execute, cell)
+    if record["status"] != "busy":
+        told.start(told.before)  # if it never came to an epoch
+    if told.has_begun:
         watcher.run_ended(cell.title, outcome(record))
     return record
+
+
+class _Telling:
+    """Passes on to a watcher what a run in this process tells of itself."""
+
+    def __init__(self, cell: Cell, watcher: Watcher) -> None:
+        self.cell, self.watcher, self.has_begun = cell, watcher, False
+        self.before = len(read_history(cell.folder))
+
+    def start(self, epochs_done: int) -> None:
+        if self.has_begun:
+            return
+        self.has_begun = True
+        self.watcher.run_started(self.cell.title, epochs_done)
+        if epochs_done < self.before:
+            lost = self.before - epochs_done
+            self.watcher.run_set_back(self.cell.title, epochs_done, lost, why_set_back(self.cell.folder))
+
+    def epoch_ended(self, epoch: int, validation_loss: float) -> None:
+        self.start(epoch)
+        self.watcher.epoch_ended(self.cell.title, epoch, validation_loss)
 
 
 def in_workers(

@@ -11,13 +11,12 @@ from unifocal.lab.preparation.cache import PreparedSet, open_prepared, prepare_a
 from unifocal.lab.preparation.contents import data_fingerprint, file_digests
 from unifocal.lab.preparation.placement import Placement, to_original
 from unifocal.lab.preparation.predictions import find_prediction, read_prediction, write_prediction
-from unifocal.lab.preparation.steps import Prepared, check_preparation, prepare_case, prepare_image
+from unifocal.lab.preparation.steps import Prepared, prepare_case, prepare_image
 
 __all__ = [
     "Placement",
     "Prepared",
     "PreparedSet",
-    "check_preparation",
     "data_fingerprint",
     "file_digests",
     "find_prediction",

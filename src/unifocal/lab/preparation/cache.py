@@ -12,6 +12,7 @@ nothing is ever written over with something else: other settings have other file
 case write the same. The key of a set is a hash of its cases. A file that was cut short or damaged is made anew.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,13 @@ from numpy.typing import NDArray
 
 from unifocal.lab.data.cases import Case, Dataset
 from unifocal.lab.data.files import file_name
+from unifocal.lab.data.problems import listed
 from unifocal.lab.errors import LabError
+from unifocal.lab.fitting import check_preparation
 from unifocal.lab.preparation.contents import Contents, meaning
 from unifocal.lab.preparation.foreground import sample_foreground
 from unifocal.lab.preparation.placement import Placement, wanted_size
-from unifocal.lab.preparation.steps import Prepared, check_preparation, prepare_case
+from unifocal.lab.preparation.steps import Prepared, prepare_case
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import fingerprint
 from unifocal.lab.settings import Settings
@@ -110,14 +113,26 @@ def prepare_all(
     processes may do this at the same time. Each file of the data set is read once: for its hash and, from the memory
     of the system, for its content.
 
-    Raises LabError if settings and data do not fit, and OSError with the name of the file where the disk is full.
+    Raises LabError if settings and data do not fit, or with every case that cannot be prepared, after looking at all;
+    and OSError with the name of the file where the disk is full.
     """
     check_preparation(dataset, settings)
     positions = list(range(len(dataset.cases)) if only is None else only)
     cases: list[dict[str, Any] | None] = [None] * len(dataset.cases)
+    broken: dict[str, str] = {}
     with Contents(folder) as contents:
         for i in track(positions, "preparing cases"):
-            cases[i] = _prepare(dataset.cases[i], dataset, settings, folder / CASES, contents)
+            case = dataset.cases[i]
+            try:
+                cases[i] = _prepare(case, dataset, settings, folder / CASES, contents)
+            except LabError as error:
+                broken[case.id] = str(error)
+    if broken:
+        problems = [f"{name}: {text}" for name, text in broken.items()]
+        raise LabError(
+            f"{listed(f'{dataset.root} cannot be used as it is', problems)}\n"
+            f"Mend the files, or leave the cases out: --exclude {shlex.quote(','.join((*settings.exclude, *broken)))}"
+        )
     index = {
         "dimension": dataset.dimension,
         "channels": len(dataset.sequences) * (3 if settings.colour else 1),

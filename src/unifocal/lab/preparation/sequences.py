@@ -8,14 +8,17 @@ from numpy.typing import NDArray
 from unifocal.lab.data.cases import Case, Dataset
 from unifocal.lab.data.files import is_volume
 from unifocal.lab.data.images import read_picture
-from unifocal.lab.data.volumes import Grid, read_volume
+from unifocal.lab.data.volumes import Grid, read_volume, turned
 from unifocal.lab.errors import LabError
 
 
-def read_sequences(case: Case, dataset: Dataset, colour: bool) -> Iterator[tuple[NDArray[np.float32], Grid | None]]:
+def read_sequences(
+    case: Case, dataset: Dataset, colour: bool, axes: str | None = None
+) -> Iterator[tuple[NDArray[np.float32], Grid | None]]:
     """Each image of a case as (channels, *spatial), which may be written to, and its grid if it is a volume.
 
-    A picture comes with its colours together, the sequences of a volume one by one, whether files or channels.
+    A picture comes with its colours together, the sequences of a volume one by one, whether files or channels. Volumes
+    are turned to `axes`, or keep those of the file.
     Raises LabError if there are others than the data set says.
     """
     if not case.images:
@@ -26,7 +29,7 @@ def read_sequences(case: Case, dataset: Dataset, colour: bool) -> Iterator[tuple
             found += 1
             yield read_picture(path, colour), None
             continue
-        volume = read_volume(path)
+        volume = read_volume(path) if axes is None else turned(read_volume(path), axes)
         stored = volume.values
         if len(stored) > len(dataset.sequences) and dataset.channels is not None:
             stored = stored[list(dataset.channels)]

@@ -23,7 +23,7 @@ from unifocal.lab.preparation.intensity import clip, normalise
 from unifocal.lab.preparation.placement import Placement
 from unifocal.lab.preparation.resampling import resample_image, resample_labels
 from unifocal.lab.preparation.sequences import read_sequences
-from unifocal.lab.settings import Settings, each_axis
+from unifocal.lab.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,18 @@ class Prepared:
     labels: Tensor
 
 
-def check_preparation(dataset: Dataset, settings: Settings) -> None:
-    """Raise a LabError if the settings do not fit pictures or volumes, whichever the data set holds."""
-    if dataset.dimension == 2 and settings.spacing is not None:
-        raise LabError(f"spacing: expected volumes; {dataset.name} holds pictures, which have none. Use size.")
-    if dataset.dimension == 3 and settings.colour:
-        raise LabError(f"colour: expected pictures; {dataset.name} holds volumes, which have none.")
-    low, high = settings.clip_percentiles or (0, 100)
-    if low < 0 or high > 100:
-        raise LabError(f"clip_percentiles: expected two numbers from 0 to 100; got {low:g},{high:g}.")
-    for name in ("size", "spacing", "crop"):
-        values = getattr(settings, name)
-        if values is not None:
-            each_axis(name, values, dataset.dimension)
-
-
-def prepare_image(case: Case, dataset: Dataset, settings: Settings) -> tuple[Tensor, Placement]:
+def prepare_image(
+    case: Case, dataset: Dataset, settings: Settings, axes: str | None = None
+) -> tuple[Tensor, Placement]:
     """The images of a case, (channels, *spatial) float32, and how they came onto the training grid; needs no masks.
 
-    Axes are those of the file. Sequences with a grid of their own are seen from the grid of the first.
+    Axes are those of the file, unless volumes are to be turned to `axes`: then the placement is on the turned grid.
+    Sequences with a grid of their own are seen from the grid of the first.
     """
     placement: Placement | None = None
     reference: Grid | None = None
     channels = []
-    for image, grid in read_sequences(case, dataset, settings.colour):
+    for image, grid in read_sequences(case, dataset, settings.colour, axes):
         clip(image, settings)
         if placement is None:
             placement, reference = Placement.of(image.shape[1:], grid.spacing if grid else None, settings), grid
@@ -85,6 +73,6 @@ def prepare_case(case: Case, dataset: Dataset, settings: Settings) -> tuple[Prep
     image, placement = prepare_image(case, dataset, settings)
     mask = read_mask(case, dataset)
     if mask.shape != placement.original:
-        raise LabError(f"{case.id}: expected a mask of the image's shape, {placement.original}; got {mask.shape}.")
+        raise LabError(f"expected a mask of the image's shape, {placement.original}; got {mask.shape}.")
     labels = placement.cut(resample_labels(mask, placement.resampled), fill=IGNORE)
     return Prepared(image, torch.from_numpy(np.ascontiguousarray(labels))), placement

@@ -1,6 +1,11 @@
-"""Checkpoints that are whole or absent, and that training does not wait for."""
+"""Checkpoints that are whole or absent, and that training does not wait for.
 
+Beside the last one stays the one before: a disk may damage what was whole when it was written.
+"""
+
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from unifocal.lab.storage import write_with
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class Checkpoints(TorchCheckpointIO):
@@ -41,5 +48,14 @@ class Checkpoints(TorchCheckpointIO):
         self.wait()
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """What is needed to go on; not the weights."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    if path.name == LAST:
+        with suppress(OSError):  # there is none yet, or the file system knows no second name for a file
+            write_with(path.with_name(PREVIOUS), lambda part: os.link(path, part))
     write_with(path, lambda part: torch.save(checkpoint, part))

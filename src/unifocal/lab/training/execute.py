@@ -5,7 +5,7 @@ The folder holds
     run.json        its identity and settings
     history.csv     one row for each epoch
     weights.ckpt    weights of the lowest validation loss, or of the last epoch, as `keep` says
-    last.ckpt       everything needed to go on; removed at the end
+    last.ckpt       everything needed to go on, and previous.ckpt, of the epoch before; removed at the end
     predictions/    class indices on the grid of the original image
     cases.csv       metrics of the test cases, and lesions.csv, of each of their lesions
     validation.csv  metrics of the cases that chose the epoch
@@ -28,6 +28,7 @@ from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.results import write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
+from unifocal.lab.training.checkpoints import remove_checkpoints
 from unifocal.lab.training.fit import WEIGHTS, Tell, check_whole, fit
 from unifocal.lab.training.history import Judge, best_epoch, read_history, unmoved
 from unifocal.lab.training.initialisation import initialise
@@ -60,7 +61,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent,
     write_table(folder / "lesions.csv", lesions)
     write_table(folder / "cases.csv", cases)
     write_json(folder / "result.json", result)
-    (folder / "last.ckpt").unlink(missing_ok=True)
+    remove_checkpoints(folder)
 
 
 def train(

@@ -5,7 +5,7 @@ import signal
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,10 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from unifocal.lab.errors import LabError, Terminated
+from unifocal.lab.progress import tell_start
 from unifocal.lab.settings import Settings
-from unifocal.lab.training.checkpoints import Checkpoints
-from unifocal.lab.training.history import Row, is_over
+from unifocal.lab.training.checkpoints import LAST, PREVIOUS, Checkpoints
+from unifocal.lab.training.history import Row, is_over, write_history
 from unifocal.lab.training.segmentation import LOGGERS, Segmentation, hush
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -48,10 +49,15 @@ def fit(
     device: str,
     tell: Tell,
 ) -> None:
-    """Train to the last epoch, from `last.ckpt` if there is one; leaves the weights to use in `weights.ckpt`."""
+    """Train to the last epoch, from a checkpoint if there is one; leaves the weights to use in `weights.ckpt`.
+
+    Tells by `progress.tell_start` after how many epochs it begins.
+    """
     checkpoint, history = usable_checkpoint(folder)
+    tell_start(len(history))
     if is_over(history, settings.epochs, settings.early_stop):
         return
+    _cut_history(folder / "history.csv", history)
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     checkpoints = Checkpoints()
     module.before_history = checkpoints.wait
@@ -96,24 +102,33 @@ def check_whole(path: Path) -> None:
 
 
 def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
-    """Where to go on from, and the history up to there, which `history.csv` may be an epoch ahead of.
+    """Where to go on from, and the history up to there, which `history.csv` may be ahead of.
 
-    A damaged checkpoint is moved aside, to `damaged.ckpt`, and the run starts again.
+    A damaged checkpoint is moved aside, to `damaged.ckpt`; then it is the one before, or the run starts again.
 
     OSError and MemoryError pass: they say nothing of the file, and another time it may be read.
     """
-    path = folder / "last.ckpt"
-    if not path.exists():
-        return None, []
-    try:
-        check_whole(path)
-        history: list[Row] = torch.load(path, map_location="cpu", weights_only=False)["history"]
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # torch raises whatever its unpickler stumbles over
-        path.replace(path.with_name("damaged.ckpt"))
-        return None, []
-    return path, history
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            check_whole(path)
+            history: list[Row] = torch.load(path, map_location="cpu", weights_only=False)["history"]
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # torch raises whatever its unpickler stumbles over
+            path.replace(path.with_name("damaged.ckpt"))
+        else:
+            return path, history
+    return None, []
+
+
+def _cut_history(path: Path, history: Sequence[Row]) -> None:
+    """Epochs that will be done again are not shown as done."""
+    if history:
+        write_history(path, history)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fit(

@@ -1,0 +1,135 @@
+"""Masks for new images: volumes however they lie, and what is said of images that will not do."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_workflows import write_volumes
+from tiny import make_tiny, read_data
+from volume_files import noise, save_volume
+
+from unifocal.lab.data.reading import read_dataset
+from unifocal.lab.errors import LabError
+from unifocal.lab.experiment import plan
+from unifocal.lab.prediction import Model, axes_seen, predict
+from unifocal.lab.training.execute import build_network
+
+
+def untrained(dataset, folder, **changes):
+    """A model as training would have left it, with the weights that it would have begun with."""
+    settings = make_tiny("dice", division="whole", **changes)
+    experiment = plan(dataset, settings, folder)
+    [run] = experiment.runs(settings)
+    weights = build_network(run, experiment).state_dict()
+    experiment.run_folder(run.name).mkdir(parents=True)
+    state = {"state_dict": {f"network.{name}": value for name, value in weights.items()}}
+    torch.save(state, experiment.run_folder(run.name) / "weights.ckpt")
+    return Model(experiment, (run,))
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A model of volumes whose axes are RAS and have different spacings and patches."""
+    folder = tmp_path_factory.mktemp("volumes")
+    data = read_dataset(write_volumes(folder / "data", 4))
+    return untrained(data, folder / "out", size=None, patch="16,16,32", spacing="1.5,1,1.2")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return untrained(read_data(folder / "data", 4), folder / "out")
+
+
+def told(model, images, out, **arguments):
+    with pytest.raises(LabError) as caught:
+        predict(model, images, out, **arguments)
+    return str(caught.value)
+
+
+def orientation(axes):
+    return nib.orientations.axcodes2ornt(axes)
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SAR", "PIL"])
+def test_the_mask_of_a_volume_does_not_depend_on_how_it_lies(volumes, tmp_path, axes):
+    straight = nib.nifti1.load(volumes.experiment.dataset.cases[0].image)
+    lying = straight.as_reoriented(nib.orientations.ornt_transform(orientation("RAS"), orientation(axes)))
+    for name, image in (("straight", straight), ("lying", lying)):
+        (tmp_path / name).mkdir()
+        nib.loadsave.save(image, tmp_path / name / "a.nii.gz")
+        predict(volumes, tmp_path / name, tmp_path / f"{name}-masks")
+    expected, mask = (nib.nifti1.load(tmp_path / f"{name}-masks/a.nii.gz") for name in ("straight", "lying"))
+    assert len(np.unique(expected.dataobj)) > 1
+    assert mask.shape == lying.shape and np.array_equal(mask.affine, lying.affine)
+    assert "".join(nib.orientations.aff2axcodes(mask.affine)) == axes
+    back = mask.as_reoriented(nib.orientations.ornt_transform(orientation(axes), orientation("RAS")))
+    np.testing.assert_array_equal(back.dataobj, expected.dataobj)
+
+
+def test_a_volume_is_turned_only_if_none_of_those_trained_on_lay_so(volumes):
+    trained = volumes.experiment.dataset
+    facts = [replace(trained.facts[0], axes=axes) for axes in ("LPS", "RAS", "RAS")]
+    mixed = replace(trained, facts=tuple(facts))
+    assert [axes_seen(axes, mixed) for axes in ("LPS", "RAS", "SAR")] == ["LPS", "RAS", "RAS"]
+
+
+def test_every_broken_volume_is_told_before_the_first_is_predicted(volumes, tmp_path):
+    paths = [save_volume(tmp_path / "new" / f"{name}.nii.gz", noise((12, 16, 16))) for name in "abc"]
+    for path in paths[1:]:
+        path.write_bytes(path.read_bytes()[:200])
+    message = told(volumes, tmp_path / "new", tmp_path / "masks")
+    assert "2 problems" in message and "b.nii.gz is damaged" in message and "c.nii.gz is damaged" in message
+    assert not (tmp_path / "masks").exists()
+
+
+def test_what_is_wrong_inside_volumes_is_told_when_the_others_are_done(volumes, tmp_path):
+    for name in "abc":
+        values = noise((12, 16, 16)).astype(np.float32)
+        values[0, 0, 0] = {"a": np.nan, "b": np.inf, "c": 0}[name]
+        save_volume(tmp_path / "new" / f"{name}.nii.gz", values)
+    message = told(volumes, tmp_path / "new", tmp_path / "masks")
+    assert "2 problems" in message and "1 of 3" in message
+    assert f"a: expected finite voxels; {tmp_path / 'new/a.nii.gz'}" in message and "b: expected finite" in message
+    assert [path.name for path in (tmp_path / "masks").glob("*.nii.gz")] == ["c.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("inside", "says"),
+    [
+        (None, ["holds nothing", "Name the folder in which the {kind} lie"]),
+        ("notes.txt", ["holds notes.txt", "Name the folder in which the {kind} lie"]),
+        ("other", ["holds {other}: a.", "a model that was trained on {other}"]),
+        ("a data set of the other", ["holds {other}: images/", "a model that was trained on {other}"]),
+    ],
+)
+@pytest.mark.parametrize(("kind", "other"), [("pictures", "volumes"), ("volumes", "pictures")])
+def test_a_folder_without_images_for_the_model(request, tmp_path, kind, other, inside, says):
+    model, folder = request.getfixturevalue(kind), tmp_path / "new"
+    folder.mkdir()
+    if inside == "other" and other == "pictures":
+        Image.new("L", (8, 8)).save(folder / "a.png")
+    elif inside == "other":
+        save_volume(folder / "a.nii.gz", noise())
+    elif inside == "notes.txt":
+        (folder / inside).touch()
+    elif inside:
+        folder = request.getfixturevalue(other).experiment.dataset.root
+    message = told(model, folder, tmp_path / "masks")
+    assert message.startswith(f"expected {kind} (") and f"trained on {kind}" in message
+    for part in says:
+        assert part.format(kind=kind, other=other) in message, message
+
+
+def test_images_that_are_no_folder(pictures, tmp_path):
+    (tmp_path / "a.png").touch()
+    assert "is a file: name its folder" in told(pictures, tmp_path / "a.png", tmp_path / "masks")
+    assert "does not exist" in told(pictures, tmp_path / "nowhere", tmp_path / "masks")
+
+
+def test_a_layout_that_was_named_and_is_not_there(pictures, tmp_path):
+    (tmp_path / "new").mkdir()
+    assert "layouts busi" in told(pictures, tmp_path / "new", tmp_path / "masks", layout="busi")
