@@ -105,6 +105,17 @@ def test_files_that_are_no_volumes(tmp_path, name, content):
             read(tmp_path / name)
 
 
+def test_damage_that_unpacks_to_the_right_length_is_noticed(tmp_path):
+    path = save_volume(tmp_path / "a.nii.gz", np.zeros((8, 8, 8)))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 0))  # stored as it is
+    read_volume(path)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LabError, match=r"a\.nii\.gz.*CRC"):
+        read_volume(path)
+
+
 def test_gzip_in_several_parts_is_whole(tmp_path):
     """bgzip and parallel packers write such files; their last length is not that of the whole."""
     path = save_volume(tmp_path / "a.nii", noise())
