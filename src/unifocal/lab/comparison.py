@@ -31,6 +31,7 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
 from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.storage import lock, write_json
+from unifocal.lab.training.execute import TABLES
 from unifocal.lab.words import counted
 
 
@@ -183,9 +184,6 @@ def collect(experiments: Sequence[Experiment], settings: Settings, out: Path, ou
     finished = [outcome for outcome in outcomes if outcome.failure is None]
     tables = {name: join_tables([read_table(o.folder / f"{name}.csv") for o in finished]) for name in TABLES}
     return Comparison(list(experiments), settings, out, outcomes, **tables)
-
-
-TABLES = ("cases", "lesions", "validation")
 
 
 def write(comparison: Comparison) -> None:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from unifocal.lab.claims import Owner, file_system_time, owner_of
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, read_history
-from unifocal.lab.storage import read_json
+from unifocal.lab.storage import ANEW, expecting, read_json
 
 State = Literal["finished", "pruned", "running", "failed", "waiting"]
+DAMAGED = "result.json is damaged; the command that made this folder does the run again"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ def read_status(out: Path) -> list[RunStatus]:
     except FileNotFoundError:
         raise LabError(f"expected the output folder of a comparison; {out} holds no experiment.json.") from None
     except (KeyError, TypeError):
-        raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none.") from None
+        raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none. {ANEW}") from None
+    with expecting("planned runs", out / "experiment.json"):
+        cells = [
+            Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), int(run["epochs"])) for run in planned
+        ]
     now = file_system_time(out)
-    return [
-        _status(Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), run["epochs"]), now)
-        for run in planned
-    ]
+    return [_status(cell, now) for cell in cells]
 
 
 def total_remaining(runs: Sequence[RunStatus]) -> float | None:
@@ -82,7 +84,7 @@ def _title(run: dict[str, Any], out: Path) -> str:
     try:
         tried = read_json(out / run["folder"] / "runs" / run["name"] / "trial.json")
         return f"{run['title']}, {tried['loss']}"
-    except (FileNotFoundError, LabError):
+    except (FileNotFoundError, LabError, KeyError, TypeError):
         return str(run["title"])
 
 
@@ -93,23 +95,31 @@ def _status(cell: Cell, now: float) -> RunStatus:
     pace = statistics.median(row["seconds"] for row in history[-10:]) if history and "seconds" in history[-1] else None
     remaining = None
     state: State
-    if cell.is_finished:
-        state, owner, reason = "pruned" if _was_pruned(cell.folder) else "finished", None, None
+    end = _end(cell)
+    if end in ("pruned", "finished"):
+        state, owner, reason = "pruned" if end == "pruned" else "finished", None, None
     elif owner:
         state, reason = "running", None
         if pace is not None:
             since = max(0.0, now - (cell.folder / "history.csv").stat().st_mtime)
             remaining = max(0.0, (cell.epochs - len(history)) * pace - min(since, pace))
     else:
+        reason = DAMAGED if end == "damaged" else reason
         state = "failed" if reason else "waiting"
     return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, owner, reason)
 
 
-def _was_pruned(folder: Path) -> bool:
+def _end(cell: Cell) -> str | None:
+    """pruned, finished, or damaged where its last file is; None if it has not ended."""
+    if not cell.is_finished:
+        return None
     try:
-        return bool(read_json(folder / "result.json")["status"] == "pruned")
-    except (FileNotFoundError, LabError, KeyError, TypeError):
-        return False
+        result = read_json(cell.folder / "result.json")
+    except LabError:
+        return "damaged"
+    if not isinstance(result, dict):
+        return "damaged"
+    return "pruned" if result.get("status") == "pruned" else "finished"
 
 
 def _reason(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from unifocal.lab.experiment import Experiment, open_experiment, write_run
 from unifocal.lab.results import read_table
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
-from unifocal.lab.storage import read_json, write_json
+from unifocal.lab.storage import expecting, read_json, write_json
 from unifocal.lab.training.execute import is_finished
 from unifocal.lab.training.history import Judge, read_history, unmoved
 from unifocal.lab.tuning.space import Space, parse_space
@@ -70,14 +70,16 @@ class Plan:
 
     @classmethod
     def read(cls, out: Path, id: str) -> Self:
-        record = read_json(out / FOLDER / f"{id}.json")
-        rest = {name: record[name] for name in ("prune", "prepared", "data")}
-        return cls(
-            space=parse_space(record["space"]),
-            settings=make_settings(**record["settings"]),
-            splits=tuple(record["splits"]),
-            **rest,
-        )
+        path = out / FOLDER / f"{id}.json"
+        record = read_json(path)
+        with expecting("the plan of a search", path):
+            rest = {name: record[name] for name in ("prune", "prepared", "data")}
+            return cls(
+                space=parse_space(record["space"]),
+                settings=make_settings(**record["settings"]),
+                splits=tuple(record["splits"]),
+                **rest,
+            )
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,11 @@ class Tried:
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """None where nothing was chosen yet."""
-        try:
-            return cls(**read_json(folder / "trial.json"))
-        except FileNotFoundError:
+        path = folder / "trial.json"
+        if not path.is_file():
             return None
+        with expecting("what a trial tries", path):
+            return cls(**read_json(path))
 
 
 def run_trial(out: str, name: str) -> Record:
@@ -189,7 +192,7 @@ def read_end(folder: Path) -> str | None:
     """How a trial ended: finished, pruned or repeated; None if it has not."""
     try:
         return str(read_json(folder / "result.json")["status"])
-    except (FileNotFoundError, LabError):
+    except (FileNotFoundError, LabError, KeyError, TypeError):
         return None
 
 
