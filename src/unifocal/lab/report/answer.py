@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import is_share, p_equals, percent, span, value
+from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.words import counted
@@ -110,7 +110,7 @@ def _uneven(block: Block, study: Study, top: str) -> tuple[str, str]:
     none = f"{so_far}none" if so_far else "None"
     mean = value(block.means(block.metric).loc[top, "mean"], block.metric)
     return (
-        f"{none} can be called the best by mean {block.metric} for {_where(block)}: it is undefined on more cases for "
+        f"{none} can be called the best by mean {block.called} for {_where(block)}: it is undefined on more cases for "
         "some losses than for others, and without those a loss that failed looks better.",
         f"Of such means that of {block.names[top]} is the {which}, {mean}; the tests below compare two losses on "
         f"the {block.pairs.unit_name}s that both have.",
@@ -122,10 +122,10 @@ def _best(block: Block, best: str) -> str:
     mean, half, folds = block.means(block.metric).loc[best, ["mean", "half_width", "folds"]]
     known = "one fold, so no interval"
     if not math.isnan(half):
-        known = f"95 % interval {span(mean - half, mean + half, block.metric)} over {counted(int(folds), 'fold')}"
+        known = f"95 % interval {mean_span(mean, half, block.metric)} over {counted(int(folds), 'fold')}"
     which = "lowest" if block.lower_is_better else "highest"
     number = value(mean, block.metric)
-    return f"{block.names[best]} has the {which} mean {block.metric} for {_where(block)}, {number} ({known})"
+    return f"{block.names[best]} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
 
 
 def _ahead(block: Block, lead: Lead) -> str:
@@ -222,7 +222,7 @@ def _nothing(block: Block, study: Study) -> tuple[str, ...]:
     finished = sum(run.is_finished for run in runs)
     if finished:
         return (
-            f"No test case has a {block.metric} for {_where(block)}, though {counted(finished, 'run')} finished.",
+            f"No test case has a {block.called} for {_where(block)}, though {counted(finished, 'run')} finished.",
             "There is nothing to compare.",
         )
     if failed and len(failed) == len(runs):

@@ -82,7 +82,8 @@ def write_summary(comparison: Comparison) -> None:
     sections.append(
         "Mean over folds of each fold's mean over images, ± half the 95 % t-interval over the fold means; the best "
         "of a column is bold, among those that finished every run. With few folds the interval is wide and may "
-        "leave [0, 1]. Every number can be computed again from `results.csv`."
+        "leave [0, 1]; then the part within is the 95 % interval. Every number can be computed again from "
+        "`results.csv`."
     )
     for experiment in experiments:
         picture = (experiment.folder / PICTURE).relative_to(comparison.out)

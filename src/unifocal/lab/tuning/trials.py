@@ -128,8 +128,13 @@ class Tried:
         path = folder / "trial.json"
         if not path.is_file():
             return None
-        with expecting("what a trial tries", path):
+        try:
             return cls(**read_json(path))
+        except (LabError, TypeError):  # what the folder holds besides is of a loss that nobody knows any more
+            raise LabError(
+                f"expected what a trial tries; {path} is damaged. Remove {folder} and repeat the command that made it: "
+                "another trial takes its place."
+            ) from None
 
 
 def run_trial(out: str, name: str) -> Record:
