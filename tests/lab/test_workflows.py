@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import write_data
 
 from unifocal.lab import cli
+from unifocal.lab.report.reading import read_study
 from unifocal.lab.results import read_table
 
 TINY = "--epochs 1 --width 4 --batch-size 4 --threads 1 --device cpu".split()
@@ -170,6 +171,8 @@ def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, cap
     first = table[table["chosen"] & (table["stage"] == 1)].iloc[0]
     assert table[table["stage"] == 2]["loss"].str.contains(f"delta={first['value']}").all()
     assert f"best: {table[table['chosen']].iloc[-1]['loss']}" in capsys.readouterr().out
+    words = ("--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0.5")
+    assert read_study(out).tune == words  # what the report says to have made it
     # A second run finds everything done.
     assert run("tune", data, *PICTURES, *sweep, "--out", out) == 0
     assert "4 of them finished earlier" in capsys.readouterr().err

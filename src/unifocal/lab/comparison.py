@@ -64,10 +64,12 @@ def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher
         return [plan_aloud(dataset, settings, out / dataset.name if several else out, watcher) for dataset in datasets]
 
 
-def carry_out(experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher) -> Comparison:
-    """Do every run of `settings` on planned data, and collect the tables."""
+def carry_out(
+    experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher, tune: Sequence[str] = ()
+) -> Comparison:
+    """Do every run of `settings` on planned data, and collect the tables; `tune` as in `plan_runs`."""
     with lock(out, watcher.stage):
-        planned = plan_runs(experiments, settings, out)
+        planned = plan_runs(experiments, settings, out, tune)
     outcomes = run(planned, experiments, settings, watcher)
     return collect(experiments, settings, out, outcomes)
 
@@ -136,14 +138,20 @@ def plan_aloud(dataset: Dataset, settings: Settings, folder: Path, watcher: Watc
     return experiment
 
 
-def plan_runs(experiments: Sequence[Experiment], settings: Settings, out: Path) -> list[Outcome]:
-    """Write down every run, so that any process can do it, and the list of them for whoever follows."""
+def plan_runs(
+    experiments: Sequence[Experiment], settings: Settings, out: Path, tune: Sequence[str] = ()
+) -> list[Outcome]:
+    """Write down every run, so that any process can do it, and the list of them for whoever follows.
+
+    `tune` are the words of the `tune` command that these runs are a part of, but for its data and settings.
+    """
     planned = [Outcome(run, experiment, None) for experiment in experiments for run in experiment.runs(settings)]
     for outcome in planned:
         write_run(outcome.experiment, outcome.run)
     record: dict[str, Any] = {
         "datasets": {e.dataset.name: str(e.folder.relative_to(out)) for e in experiments},
         "settings": settings.model_dump(mode="json"),
+        **({"tune": list(tune)} if tune else {}),
         "runs": [
             {
                 "name": outcome.run.name,

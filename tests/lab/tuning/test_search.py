@@ -180,6 +180,7 @@ def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, capsy
 def test_the_report_shows_the_search_and_compares_the_defaults(done):
     folder, _, judgement, _ = done
     page = write_report(folder / "out").read_text()
+    assert f"unifocal tune {folder / 'data'} --search {SPACE} --trials {TRIALS} " in page
     assert "Search for a loss" in page and f"recommended: {judgement.loss.label}" in page
     table = pd.read_csv(folder / "out/report/tables/search.csv")
     assert len(table) == 2 * TRIALS

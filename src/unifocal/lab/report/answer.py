@@ -153,11 +153,14 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"The tests favour {other} where the mean favours {name} ({over_cases}; {over_folds}): a few large "
             "differences decide the mean, and neither is shown to be the best."
         )
+    beaten = _beaten(block, lead.best)
+    worse = f"; shown to be worse than {name}: {some(beaten)}" if beaten else ""
     if lead.verdict in (LOSSES_DIFFER, NETWORKS_DIFFER) and lead.low <= 0 <= lead.high:
         over_cases += " by ranks, though the interval of the mean difference holds 0"
     if lead.verdict == LOSSES_DIFFER:
-        others, beaten = len(block.losses) - 1, _beaten(block, lead.best)
-        shown = f"better than {beaten} of the {_other_losses(others)}" if others > 1 else "the better of the two"
+        others = len(block.losses) - 1
+        named = f"better than {len(beaten)} of the {_other_losses(others)}: {some(beaten)}"
+        shown = named if others > 1 else "the better of the two"
         return (
             f"The difference holds for new cases and for new trainings ({over_cases}; {over_folds}, both by Holm), and "
             f"{name} is shown to be {shown}."
@@ -167,11 +170,11 @@ def _warranted(block: Block, lead: Lead) -> str:
         seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
         return (
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
-            f"would ({over_folds}{seen})."
+            f"would ({over_folds}{seen}){worse}."
         )
     others = len(_alike(block, lead.best) - {lead.next})
     more = f" or from {_other_losses(others)}" if others else ""
-    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}."
+    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}{worse}."
 
 
 def _unseen(block: Block, lead: Lead) -> str:
@@ -200,9 +203,12 @@ def _same(block: Block, best: str) -> list[str]:
     return [block.names[loss] for loss in block.complete if loss in found]
 
 
-def _beaten(block: Block, best: str) -> int:
+def _beaten(block: Block, best: str) -> list[str]:
+    """The names of the losses that both tests show to be worse, the nearest first."""
     rows = block.verdicts.rows
-    return int(((rows["verdict"] == LOSSES_DIFFER) & (rows["better"] == best)).sum())
+    mine = rows[(rows["verdict"] == LOSSES_DIFFER) & (rows["better"] == best)]
+    found = {*mine["loss"], *mine["other"]} - {best}
+    return [block.names[loss] for loss in block.ranked if loss in found]
 
 
 def _alike(block: Block, best: str) -> set[str]:

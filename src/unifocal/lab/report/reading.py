@@ -76,6 +76,7 @@ class Study:
         outcome: `search.json`, what came of the search; empty elsewhere.
         trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
+        tune: the words of the `tune` command that made it, but for data and settings; empty where `compare` did.
         damaged: what could not be read and is left out, a sentence each.
     """
 
@@ -90,6 +91,7 @@ class Study:
     outcome: Mapping[str, Any]
     trials: tuple[RunStatus, ...]
     seconds_left: float | None
+    tune: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
     @property
@@ -126,7 +128,7 @@ def read_study(folder: Path) -> Study:
     record = read_json(folder / "experiment.json")
     with expecting("the record of a comparison", folder / "experiment.json"):
         settings = make_settings(**record["settings"])
-        places = dict(record["datasets"])
+        places, tune = dict(record["datasets"]), tuple(map(str, record.get("tune", ())))
         planned = [
             _planned(entry, status, folder, {place: name for name, place in places.items()})
             for entry, status in zip(record["runs"], statuses, strict=True)
@@ -163,6 +165,7 @@ def read_study(folder: Path) -> Study:
         _kept(damaged, {}, _outcome, folder / "search.json"),
         tuple(trials),
         total_remaining(statuses),
+        tune,
         tuple(damaged),
     )
 

@@ -121,6 +121,7 @@ def _plan_trials(experiment: Experiment, plan: Plan, trials: int) -> list[Cell]:
         "datasets": {experiment.dataset.name: "."},
         "settings": plan.settings.model_dump(mode="json"),
         "search": plan.id,
+        "tune": ["--search", str(plan.space), "--trials", str(trials), *([] if plan.prune else ["--no-prune"])],
         "runs": [
             {
                 "name": spot.name,

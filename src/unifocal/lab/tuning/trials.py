@@ -146,7 +146,7 @@ def run_trial(out: str, name: str) -> Record:
     study = FoldStudy(home / FOLDER / f"{spot.search}.journal", spot.fold, plan.space, plan.seed, plan.settings.epochs)
     tried = Tried.read(folder)
     if tried is None:
-        tried = _choose(study, plan, spot)
+        tried = _choose(study, plan, spot, home)
         write_json(folder / "trial.json", asdict(tried))
     if read_end(folder) is None and (twin := _twin(home, spot, tried)):
         write_json(folder / "result.json", {"status": "repeated", "trial": twin.trial})
@@ -173,19 +173,26 @@ def run_trial(out: str, name: str) -> Record:
     return record | {"reason": f"{tried.loss}: {_in_short(folder)}"}
 
 
-def _choose(study: "FoldStudy", plan: Plan, spot: Spot) -> Tried:
-    """The losses at their defaults come first; then Optuna is asked."""
+def _choose(study: "FoldStudy", plan: Plan, spot: Spot, home: Path) -> Tried:
+    """The losses at their defaults come first; then Optuna is asked for what has not been tried on this fold."""
     candidates = plan.space.candidates
     if spot.trial < len(candidates):
         candidate = candidates[spot.trial]
         return Tried(candidate.name, candidate.defaults, candidate.base.label, None)
-    number, candidate, values = study.ask(spot.trial)
+    known = {base.label for base in plan.space.bases}
+    known |= {other.loss for folder in _folders(home, spot) if (other := Tried.read(folder))}
+    number, candidate, values = study.ask(spot.trial, known)
     return Tried(candidate.name, values, candidate.loss(values).label, number)
+
+
+def _folders(home: Path, spot: Spot) -> list[Path]:
+    """Of the trials of a fold."""
+    return sorted((home / "runs").glob(f"search-{spot.search}-fold{spot.fold}-trial*"))
 
 
 def _twin(home: Path, spot: Spot, tried: Tried) -> Spot | None:
     """A finished trial of this fold that was the same training."""
-    for folder in sorted((home / "runs").glob(f"search-{spot.search}-fold{spot.fold}-trial*")):
+    for folder in _folders(home, spot):
         if folder.name != spot.name and is_finished(folder):
             other = Tried.read(folder)
             if other is not None and other.loss == tried.loss:

@@ -144,7 +144,9 @@ def methods(study: Study, blocks: list[Block]) -> Section:
                     Fold("All settings", parts(settings_table(study))),
                     versions_table(study),
                     Text("Done by:"),
-                    Code(command_of(study.settings, [d.root for d in study.datasets.values()], study.folder)),
+                    Code(
+                        command_of(study.settings, [d.root for d in study.datasets.values()], study.folder, study.tune)
+                    ),
                 ),
             ),
         ),
