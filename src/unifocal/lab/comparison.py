@@ -8,7 +8,7 @@ run       the grid (`grid.run_grid`), by whatever engine
 tell      tables, summary and pictures of the runs asked for last, and of no others
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +33,8 @@ from unifocal.lab.settings import Settings, each_axis
 from unifocal.lab.storage import lock, write_json
 from unifocal.lab.training.execute import TABLES
 from unifocal.lab.words import counted
+
+ALONE: Mapping[str, Any] = {}  # of runs that are a part of nothing else
 
 
 def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:
@@ -65,11 +67,11 @@ def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher
 
 
 def carry_out(
-    experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher, tune: Sequence[str] = ()
+    experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher, more: Mapping[str, Any] = ALONE
 ) -> Comparison:
-    """Do every run of `settings` on planned data, and collect the tables; `tune` as in `plan_runs`."""
+    """Do every run of `settings` on planned data, and collect the tables; `more` as in `plan_runs`."""
     with lock(out, watcher.stage):
-        planned = plan_runs(experiments, settings, out, tune)
+        planned = plan_runs(experiments, settings, out, more)
     outcomes = run(planned, experiments, settings, watcher)
     return collect(experiments, settings, out, outcomes)
 
@@ -139,11 +141,12 @@ def plan_aloud(dataset: Dataset, settings: Settings, folder: Path, watcher: Watc
 
 
 def plan_runs(
-    experiments: Sequence[Experiment], settings: Settings, out: Path, tune: Sequence[str] = ()
+    experiments: Sequence[Experiment], settings: Settings, out: Path, more: Mapping[str, Any] = ALONE
 ) -> list[Outcome]:
     """Write down every run, so that any process can do it, and the list of them for whoever follows.
 
-    `tune` are the words of the `tune` command that these runs are a part of, but for its data and settings.
+    Of runs that are a part of something `more` stands in that list: `tune`, the words of that command but for data and
+    settings, and `to_come`, what will be planned when these have ended.
     """
     planned = [Outcome(run, experiment, None) for experiment in experiments for run in experiment.runs(settings)]
     for outcome in planned:
@@ -151,7 +154,7 @@ def plan_runs(
     record: dict[str, Any] = {
         "datasets": {e.dataset.name: str(e.folder.relative_to(out)) for e in experiments},
         "settings": settings.model_dump(mode="json"),
-        **({"tune": list(tune)} if tune else {}),
+        **more,
         "runs": [
             {
                 "name": outcome.run.name,

@@ -1,7 +1,8 @@
 """How a comparison stands, from its files alone: whoever executes it, wherever."""
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from unifocal.lab.grid.cells import Cell, read_history
 from unifocal.lab.storage import ANEW, expecting, read_json
 
 State = Literal["finished", "pruned", "running", "failed", "waiting"]
+EVERY = 2.0  # seconds between two looks at what may have changed
 DAMAGED = "result.json is damaged; the command that made this folder does the run again"
 
 
@@ -53,6 +55,28 @@ def read_status(out: Path) -> list[RunStatus]:
         ]
     now = file_system_time(out)
     return [_status(cell, now) for cell in cells]
+
+
+def read_to_come(out: Path) -> str:
+    """What will be planned in `out` when all that is planned has ended; empty if that is all."""
+    record = read_json(Path(out).expanduser() / "experiment.json")
+    return str(record.get("to_come", ""))
+
+
+def is_between(states: Collection[str], to_come: str) -> bool:
+    """Has all that was planned ended, and something of it so well that more will come?"""
+    return bool(to_come) and not {"running", "waiting"} & {*states} and bool({"finished", "pruned"} & {*states})
+
+
+def wait_for_plan(out: Path, tell: Callable[[str], object]) -> bool:
+    """Wait until runs are planned in `out`, and `tell` so; False if there was nothing to wait for."""
+    record = Path(out).expanduser() / "experiment.json"
+    if record.is_file():
+        return False
+    tell(f"waiting for a comparison to begin in {out} (Ctrl-C ends this)")
+    while not record.is_file():
+        time.sleep(EVERY)
+    return True
 
 
 def total_remaining(runs: Sequence[RunStatus]) -> float | None:

@@ -16,7 +16,7 @@ import pandas as pd
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
-from unifocal.lab.grid.status import RunStatus, State, read_status, total_remaining
+from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, total_remaining
 from unifocal.lab.protocols import Protocol, load
 from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, without_signs
 from unifocal.lab.settings import Settings, make_settings
@@ -77,6 +77,7 @@ class Study:
         trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
         tune: the words of the `tune` command that made it, but for data and settings; empty where `compare` did.
+        to_come: what will be planned when these runs have ended; empty if these are all.
         damaged: what could not be read and is left out, a sentence each.
     """
 
@@ -92,6 +93,7 @@ class Study:
     trials: tuple[RunStatus, ...]
     seconds_left: float | None
     tune: tuple[str, ...] = ()
+    to_come: str = ""
     damaged: tuple[str, ...] = ()
 
     @property
@@ -112,9 +114,14 @@ class Study:
         return load(self.settings.protocol) if self.settings.protocol else None
 
     @property
+    def states(self) -> set[State]:
+        """Of all that was asked for, trials too."""
+        return {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
+
+    @property
     def is_under_way(self) -> bool:
-        """Has a run begun that has not ended?"""
-        return "running" in {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
+        """Has something begun that has not ended?"""
+        return "running" in self.states or is_between(self.states, self.to_come)
 
 
 def read_study(folder: Path) -> Study:
@@ -128,7 +135,8 @@ def read_study(folder: Path) -> Study:
     record = read_json(folder / "experiment.json")
     with expecting("the record of a comparison", folder / "experiment.json"):
         settings = make_settings(**record["settings"])
-        places, tune = dict(record["datasets"]), tuple(map(str, record.get("tune", ())))
+        places = dict(record["datasets"])
+        tune, to_come = tuple(map(str, record.get("tune", ()))), str(record.get("to_come", ""))
         planned = [
             _planned(entry, status, folder, {place: name for name, place in places.items()})
             for entry, status in zip(record["runs"], statuses, strict=True)
@@ -166,6 +174,7 @@ def read_study(folder: Path) -> Study:
         tuple(trials),
         total_remaining(statuses),
         tune,
+        to_come,
         tuple(damaged),
     )
 

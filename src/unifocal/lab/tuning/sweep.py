@@ -92,7 +92,9 @@ def tune(
         for number, stage in enumerate(stages, start=1):
             losses = stage.losses(base)
             watcher.stage(f"stage {number} of {len(stages)}: {stage.parameter} of {base.label}")
-            comparison = carry_out(experiments, settings.model_copy(update={"losses": losses}), out, watcher, words)
+            to_come = f"stage {number + 1} of {len(stages)}" if number < len(stages) else ""
+            more = {"tune": words, "to_come": to_come}
+            comparison = carry_out(experiments, settings.model_copy(update={"losses": losses}), out, watcher, more)
             failures += len(comparison.failures)
             table = _judge(comparison, stage, losses)
             if table["validation"].isna().all():
