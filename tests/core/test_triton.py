@@ -641,7 +641,7 @@ masks(new("float64", 1, 3, 32, 32, 32), None, 3, True, None, torch.float64)
 masks(new("uint8", 1, 1, 1), None, 3, False, None)
 masks(new("uint8", 1, 1).expand(2, 2**32), None, 2, False, None)
 masks(new("uint8", 1, 1, 1).expand(2, 2**33, 3), None, 2, False, None)
-assert len(made) == 26
+assert len(made) == 26 + 2  # the sums of the last two are added up in two steps
 for kernel in made:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])

@@ -134,12 +134,17 @@ def test_damaged_weights_are_told(world, tmp_path):
         execute(run, experiment, tmp_path / "run")
 
 
-@pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv"])
-def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost):
+@pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv", "validation.csv"])
+@pytest.mark.parametrize("how", ["gone", "cut", "wrong"])
+def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost, how):
     experiment, run, straight = world
     shutil.copytree(straight, tmp_path / "run")
     path = tmp_path / "run" / lost
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if how == "gone":
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] if how == "cut" else whole[:99] + b"\xff\xfe" + whole[101:])
     assert not is_finished(tmp_path / "run")
     trained, tell = listener()
     execute(run, experiment, tmp_path / "run", tell)

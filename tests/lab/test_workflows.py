@@ -11,7 +11,9 @@ from PIL import Image
 from tiny import write_data
 
 from unifocal.lab import cli
+from unifocal.lab.report.reading import read_study
 from unifocal.lab.results import read_table
+from unifocal.lab.storage import write_json
 
 TINY = "--epochs 1 --width 4 --batch-size 4 --threads 1 --device cpu".split()
 PICTURES = [*TINY, "--size", "32"]
@@ -146,9 +148,16 @@ def test_predict_says_what_there_is_to_choose_from(tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, capsys):
+def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, capsys, monkeypatch):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     sweep = ["--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0.5", "--folds", 2]
+    planned = []
+
+    def keep(path, record):
+        planned.append(record)
+        write_json(path, record)
+
+    monkeypatch.setattr("unifocal.lab.comparison.write_json", keep)
     assert run("tune", data, *PICTURES, *sweep, "--out", out) == 0, capsys.readouterr()
     table = pd.read_csv(out / "tuning.csv")
     assert list(table["parameter"]) == ["delta", "delta", "gamma", "gamma"]
@@ -158,6 +167,9 @@ def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, cap
     first = table[table["chosen"] & (table["stage"] == 1)].iloc[0]
     assert table[table["stage"] == 2]["loss"].str.contains(f"delta={first['value']}").all()
     assert f"best: {table[table['chosen']].iloc[-1]['loss']}" in capsys.readouterr().out
+    words = ("--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0.5")
+    assert [stage["to_come"] for stage in planned] == ["stage 2 of 2", ""]  # what followers wait for
+    assert read_study(out).tune == words  # what the report says to have made it
     # A second run finds everything done.
     assert run("tune", data, *PICTURES, *sweep, "--out", out) == 0
     assert "4 of them finished earlier" in capsys.readouterr().err

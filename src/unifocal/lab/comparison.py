@@ -8,7 +8,7 @@ run       the grid (`grid.run_grid`), by whatever engine
 tell      tables, summary and pictures of the runs asked for last, and of no others
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,10 @@ from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock, write_json
+from unifocal.lab.training.execute import TABLES
 from unifocal.lab.words import counted
+
+ALONE: Mapping[str, Any] = {}  # of runs that are a part of nothing else
 
 
 def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher: Watcher | None = None) -> Comparison:
@@ -63,10 +66,12 @@ def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher
         return [plan_aloud(dataset, settings, out / dataset.name if several else out, watcher) for dataset in datasets]
 
 
-def carry_out(experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher) -> Comparison:
-    """Do every run of `settings` on planned data, and collect the tables."""
+def carry_out(
+    experiments: Sequence[Experiment], settings: Settings, out: Path, watcher: Watcher, more: Mapping[str, Any] = ALONE
+) -> Comparison:
+    """Do every run of `settings` on planned data, and collect the tables; `more` as in `plan_runs`."""
     with lock(out, watcher.stage):
-        planned = plan_runs(experiments, settings, out)
+        planned = plan_runs(experiments, settings, out, more)
     outcomes = run(planned, experiments, settings, watcher)
     return collect(experiments, settings, out, outcomes)
 
@@ -128,14 +133,21 @@ def plan_aloud(dataset: Dataset, settings: Settings, folder: Path, watcher: Watc
     return experiment
 
 
-def plan_runs(experiments: Sequence[Experiment], settings: Settings, out: Path) -> list[Outcome]:
-    """Write down every run, so that any process can do it, and the list of them for whoever follows."""
+def plan_runs(
+    experiments: Sequence[Experiment], settings: Settings, out: Path, more: Mapping[str, Any] = ALONE
+) -> list[Outcome]:
+    """Write down every run, so that any process can do it, and the list of them for whoever follows.
+
+    Of runs that are a part of something `more` stands in that list: `tune`, the words of that command but for data and
+    settings, and `to_come`, what will be planned when these have ended.
+    """
     planned = [Outcome(run, experiment, None) for experiment in experiments for run in experiment.runs(settings)]
     for outcome in planned:
         write_run(outcome.experiment, outcome.run)
     record: dict[str, Any] = {
         "datasets": {e.dataset.name: str(e.folder.relative_to(out)) for e in experiments},
         "settings": settings.model_dump(mode="json"),
+        **more,
         "runs": [
             {
                 "name": outcome.run.name,
@@ -182,9 +194,6 @@ def collect(experiments: Sequence[Experiment], settings: Settings, out: Path, ou
     finished = [outcome for outcome in outcomes if outcome.failure is None]
     tables = {name: join_tables([read_table(o.folder / f"{name}.csv") for o in finished]) for name in TABLES}
     return Comparison(list(experiments), settings, out, outcomes, **tables)
-
-
-TABLES = ("cases", "lesions", "validation")
 
 
 def write(comparison: Comparison) -> None:

@@ -29,7 +29,7 @@ from unifocal.lab.preparation import PreparedSet, data_fingerprint, file_digests
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
-from unifocal.lab.storage import read_json, write_json
+from unifocal.lab.storage import ANEW, expecting, read_json, write_json
 from unifocal.lab.words import counted
 
 PREPARED = "prepared"
@@ -106,16 +106,20 @@ def plan(dataset: Dataset, settings: Settings, folder: Path, track: Track = sile
 def open_experiment(folder: Path) -> Experiment:
     """What `plan` has written to `folder`."""
     record, folds = read_json(folder / "dataset.json"), read_json(folder / "folds.json")
-    dataset = DATASET.validate_python(record["dataset"], strict=False)
+    with expecting("a data set", folder / "dataset.json"):
+        dataset, prepared = DATASET.validate_python(record["dataset"], strict=False), str(record["prepared"])
     position = {case.id: i for i, case in enumerate(dataset.cases)}
-    splits = tuple(Split(*(tuple(position[name] for name in fold[part]) for part in PARTS)) for fold in folds["folds"])
-    pairs = tuple(
-        Pair(position[first], position[second], pair["similarity"], pair["identical"])
-        for pair in folds["near_duplicates"]
-        for first, second in [pair["cases"]]
-    )
-    groups = tuple(folds["groups"][case.id] for case in dataset.cases)
-    return Experiment(folder, dataset, folds["data"], groups, splits, pairs, record["prepared"])
+    with expecting("the folds of this data set", folder / "folds.json"):
+        splits = tuple(
+            Split(*(tuple(position[name] for name in fold[part]) for part in PARTS)) for fold in folds["folds"]
+        )
+        pairs = tuple(
+            Pair(position[first], position[second], pair["similarity"], pair["identical"])
+            for pair in folds["near_duplicates"]
+            for first, second in [pair["cases"]]
+        )
+        groups = tuple(folds["groups"][case.id] for case in dataset.cases)
+        return Experiment(folder, dataset, folds["data"], groups, splits, pairs, prepared)
 
 
 def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None:
@@ -136,11 +140,13 @@ def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None
 
 def read_run(folder: Path, name: str) -> tuple[Experiment, Run]:
     """A run that has been planned in `folder`, and what it works on."""
-    record = read_json(folder / "runs" / name / "run.json")
-    experiment = replace(open_experiment(folder), prepared=record["prepared"])
-    settings = make_settings(**record["settings"])
-    loss, network = LossChoice.parse(record["loss"]), NetworkChoice.parse(record["network"])
-    return experiment, Run(loss, network, record["fold"], record["seed"], settings, experiment.data, record["split"])
+    path, experiment = folder / "runs" / name / "run.json", open_experiment(folder)
+    record = read_json(path)
+    with expecting("a planned run", path):
+        settings = make_settings(**record["settings"])
+        loss, network = LossChoice.parse(record["loss"]), NetworkChoice.parse(record["network"])
+        run = Run(loss, network, record["fold"], record["seed"], settings, experiment.data, record["split"])
+        return replace(experiment, prepared=record["prepared"]), run
 
 
 def shares(dataset: Dataset) -> list[float]:
@@ -184,7 +190,7 @@ def _record_folds(experiment: Experiment, settings: Settings) -> None:
         return
     before = read_json(path)
     if not isinstance(before, dict):
-        raise LabError(f"expected the folds of an earlier comparison; {path} is none. Remove it, or use another --out.")
+        raise LabError(f"expected the folds of an earlier comparison; {path} is none. {ANEW}")
     parts = {
         "data": "the images, masks or classes",
         "seed": "the seed of the folds",

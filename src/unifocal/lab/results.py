@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import SIGNED
-from unifocal.lab.storage import write_with
+from unifocal.lab.storage import ANEW, write_with
 
 COLUMNS = ("dataset", "network", "loss", "fold", "seed", "case", "class", "metric", "value")
 CANDIDATE = ["dataset", "network", "loss"]  # what is compared with what, within a data set
@@ -21,7 +22,27 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_with(path, lambda part: table.to_csv(part, index=False))
 
 
+def is_whole(path: Path) -> bool:
+    """Is there a text that ends with its last line? One that was cut short does not."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    return text.endswith("\n")
+
+
 def read_table(path: Path) -> pd.DataFrame:
+    """Raises LabError, with what to do, for a damaged one."""
+    try:
+        table = _read(path)
+    except ValueError as error:
+        raise LabError(f"expected a table; {path} is damaged ({error}). {ANEW}") from None
+    if not is_whole(path):
+        raise LabError(f"expected a whole table; {path} is cut short. {ANEW}")
+    return table
+
+
+def _read(path: Path) -> pd.DataFrame:
     # Names such as "NA" or "null" are names; only an empty value is undefined.
     text = dict.fromkeys(("dataset", "network", "loss", "case", "class", "metric"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""]})

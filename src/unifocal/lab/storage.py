@@ -15,6 +15,7 @@ from unifocal.lab.errors import LabError
 
 PART = ".part"  # suffix of a file being written
 UNSETTLED = (errno.EINVAL, errno.ENOTSUP)  # from file systems that cannot be asked to settle
+ANEW = "Remove it and repeat the command that made this folder, which writes it anew; or use another --out."
 PROBE = bytes(1 << 16)  # bytes that a disk must still take if it is not full
 
 
@@ -59,7 +60,18 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LabError(f"expected JSON; {path} is damaged ({error}). Remove it, or use another --out.") from None
+        raise LabError(f"expected JSON; {path} is damaged ({error}). {ANEW}") from None
+
+
+@contextmanager
+def expecting(what: str, path: Path) -> Iterator[None]:
+    """Context in which the content of a file is taken apart: content of another kind is a LabError that says so."""
+    try:
+        yield
+    except LabError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise LabError(f"expected {what}; {path} holds something else. {ANEW}") from None
 
 
 def remove_parts(folder: Path, pattern: str = "**/") -> None:

@@ -16,10 +16,11 @@ from fake_grid import make_grid, start, wait_until
 from rich.console import Console
 from typer.testing import CliRunner
 
+from unifocal.lab import storage
 from unifocal.lab.claims import hold
 from unifocal.lab.commands import status as command
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid import run_grid
+from unifocal.lab.grid import run_grid, status
 from unifocal.lab.grid.cells import read_history
 from unifocal.lab.grid.status import duration, read_status, total_remaining
 from unifocal.lab.settings import make_settings
@@ -152,6 +153,42 @@ def test_watching_ends_when_every_run_has_ended(mixed, monkeypatch):
     for timer in timers:
         timer.join()
     assert result.exit_code == 0 and "4 of 5 runs finished, 1 failed" in result.output
+
+
+def test_watching_begins_before_anything_is_planned(mixed, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    monkeypatch.setattr(status, "EVERY", 0.05)
+    for n in (1, 3, 4):
+        (mixed / "runs" / f"run{n}").mkdir(exist_ok=True)
+        (mixed / "runs" / f"run{n}" / "result.json").write_text("{}")
+    planned = (mixed / "experiment.json").rename(mixed / "later.json")
+    timer = threading.Timer(0.3, planned.rename, [mixed / "experiment.json"])
+    timer.start()
+    result = printed(mixed, 100, "--watch")
+    timer.join()
+    assert result.exit_code == 0 and "4 of 5 runs finished, 1 failed" in result.output
+    assert "waiting for a comparison to begin in" in result.output and "Ctrl-C ends" in result.output
+
+
+def test_watching_goes_on_between_the_stages_of_a_sweep(mixed, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    for n in (1, 3, 4):
+        (mixed / "runs" / f"run{n}").mkdir(exist_ok=True)
+        (mixed / "runs" / f"run{n}" / "result.json").write_text("{}")
+    record = json.loads((mixed / "experiment.json").read_text())
+    storage.write_json(mixed / "experiment.json", record | {"to_come": "stage 2 of 2"})
+    last = record | {"runs": record["runs"][:2], "to_come": ""}
+    timer = threading.Timer(0.5, storage.write_json, [mixed / "experiment.json", last])
+    timer.start()
+    result = printed(mixed, 100, "--watch")
+    timer.join()
+    assert result.exit_code == 0 and "2 of 2 runs finished" in result.output
+
+
+def test_more_comes_only_after_something_that_went_well():
+    assert status.is_between({"finished", "failed"}, "stage 2 of 2")
+    assert not status.is_between({"finished"}, "")
+    assert not any(status.is_between(states, "more") for states in ({"failed"}, {"finished", "waiting"}, {"running"}))
 
 
 @pytest.mark.parametrize(

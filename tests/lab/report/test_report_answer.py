@@ -47,7 +47,28 @@ def test_the_losses_differ_where_both_tests_say_so(tmp_path):
     first, second = asked(write_folder(tmp_path, "dice,tversky,focal", score, cases=40, folds=5))
     assert first.startswith("focal has the highest mean DSC")
     assert second.startswith("The difference holds for new cases and for new trainings (p < 0.001 over cases; p ")
-    assert second.endswith("focal is shown to be better than 2 of the 2 other losses.")
+    assert second.endswith("focal is shown to be better than 2 of the 2 other losses: tversky, dice.")
+
+
+def test_losses_shown_to_be_worse_are_named_where_the_next_is_not(tmp_path):
+    luck = np.random.default_rng(3).normal(0, 0.01, (3, 40))
+
+    def score(loss, seed, case):
+        return 0.3 + 0.01 * case + (0.0 if loss == 1 else 0.1) + luck[loss, case]
+
+    study = read_study(write_folder(tmp_path, "dice,tversky,focal", score, cases=40, folds=5))
+    [block] = analyse(study, "DSC")
+    best, other, last = block.ranked
+    _, second = answer(block, study)
+    assert last == "tversky" and second.startswith(f"The data cannot tell {best} from {other} (p ")
+    assert second.endswith(f"; shown to be worse than {best}: tversky.")
+
+
+def test_many_losses_shown_to_be_worse_are_counted(tmp_path):
+    losses = ",".join(f"tversky:delta={n / 10}" for n in range(1, 10))
+    score = steps(*[0.01 * n for n in range(8)], 0.2, jitter=0.001)
+    _, second = asked(write_folder(tmp_path, losses, score, cases=40, folds=5))
+    assert "better than 8 of the 8 other losses: delta=0.8, delta=0.7" in second and second.endswith(" and 2 more.")
 
 
 def test_these_networks_differ_where_only_the_cases_say_so(tmp_path):

@@ -1,7 +1,9 @@
 """`unifocal report`: on a comparison that ran, on a copy without its images, and while one runs."""
 
+import json
 import shutil
 import threading
+import time
 
 import pytest
 from folders import write_folder
@@ -10,6 +12,7 @@ from unifocal.lab import cli
 from unifocal.lab.claims import hold
 from unifocal.lab.comparison import compare
 from unifocal.lab.data.reading import read_dataset
+from unifocal.lab.grid import status
 from unifocal.lab.report import writing
 from unifocal.lab.report.reading import read_study
 
@@ -111,6 +114,37 @@ def test_following_a_grid_to_its_end(tmp_path, capsys, hurried):
     assert all("location.reload" in text and "1 running" in text for text, _ in live)
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and "stopped at 3" in text and (out / "report" / "tables").is_dir()
+
+
+def test_following_a_grid_that_is_yet_to_begin(tmp_path, hurried, monkeypatch, capsys):
+    """It waits for the plan, then for the first run, and ends with the last one."""
+    monkeypatch.setattr(status, "EVERY", 0.05)
+    out = write_folder(tmp_path, "dice", cases=4, folds=2, ends={(0, 0): "waiting", (0, 1): "waiting"})
+    planned = (out / "experiment.json").rename(out / "later.json")
+    folders = [out / "runs" / f"unet-0-fold{fold}-seed0" for fold in (0, 1)]
+
+    def work():
+        time.sleep(0.2)
+        planned.rename(out / "experiment.json")
+        time.sleep(0.8)
+        for folder in folders:
+            (folder / "failure.json").write_text('{"reason": "a bolt from the blue"}')
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert run("report", out, "--live") == 0
+    worker.join()
+    told = capsys.readouterr().err
+    assert told.startswith("waiting for a comparison to begin in") and "2 failed" in told
+    assert "a bolt from the blue" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_following_goes_on_between_the_stages_of_a_sweep(tmp_path):
+    out = write_folder(tmp_path, "dice", cases=4, folds=2)
+    record = json.loads((out / "experiment.json").read_text())
+    assert not read_study(out).is_under_way
+    (out / "experiment.json").write_text(json.dumps(record | {"to_come": "stage 2 of 2"}))
+    assert read_study(out).is_under_way
 
 
 def test_an_interrupt_leaves_an_ordinary_page(tmp_path, hurried):

@@ -158,6 +158,44 @@ def test_lesions_of_one_size_make_a_histogram():
     assert histogram({"lesion": pd.Series(dtype=float)}, "px", "x") is None
 
 
+@pytest.mark.parametrize(
+    ("sizes", "marks"),
+    [([9, 2e6], {"10", "100", "1k", "10k", "100k", "1M"}), ([123456, 345678], {"150k", "200k", "300k"})],
+)
+def test_large_sizes_are_written_short(sizes, marks):
+    drawing = there(histogram({"lesion": pd.Series(sizes, dtype=float)}, "mm³", "x"))
+    words = set(re.findall(r">([^<>]+)</text>", drawing.svg))
+    assert marks <= words and not any(len(word) > 4 and word.isdigit() for word in words)
+
+
+def arrows(drawing):
+    """Triangles in a figure: the ends of intervals that go on."""
+    return len(re.findall(r'<path id="[^"]+" d="M [^CL]+L [^CL]+L [^CL]+z\s*"', drawing.svg))
+
+
+def test_an_interval_that_is_cut_ends_in_an_arrow(tmp_path, block):
+    whole, study = block
+    by_fold = (0.3, 0.95, 0.99)
+    cut = read_study(write_folder(tmp_path, "dice,focal", lambda loss, seed, case: by_fold[case % 3], cases=9))
+    [beyond] = analyse(cut, "DSC")
+    for drawing in (means(beyond, fold_means(cut.cases), "x"), there(precision_recall(beyond, "x"))):
+        assert "Arrows" in drawing.caption and arrows(drawing)
+    drawing = means(whole, fold_means(study.cases), "x")
+    assert "Arrows" not in drawing.caption and not arrows(drawing)
+
+
+@pytest.mark.parametrize(("half", "is_cut"), [(0.05, False), (0.2, True)])
+def test_an_interval_of_a_sweep_that_is_cut_ends_in_an_arrow(half, is_cut):
+    table = pd.DataFrame(
+        {
+            "stage": [1, 1], "parameter": "delta", "value": [0.3, 0.7], "loss": ["a", "b"], "validation": [0.5, 0.9],
+            "validation_half_width": half, "test": [0.5, 0.6], "test_half_width": 0.1, "chosen": [False, True],
+        }
+    )  # fmt: skip
+    drawing = there(sweep(table, "DSC", "x"))
+    assert ("Arrows" in drawing.caption) == bool(arrows(drawing)) == is_cut
+
+
 def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic_scale():
     rows = [
         {"fold": fold, "trial": n, "candidate": "focal", "loss": f"focal:gamma={gamma}", "gamma": gamma, "alpha": None}

@@ -8,6 +8,9 @@ from folders import rule, write_folder
 
 from unifocal.lab.claims import hold
 from unifocal.lab.errors import LabError
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.methods import methods
+from unifocal.lab.report.parts import Code, every
 from unifocal.lab.report.reading import read_study
 
 
@@ -74,6 +77,21 @@ def test_a_sweep_may_try_words(tmp_path):
     sweep = read_study(out).sweep
     assert sweep["value"].tolist() == ["none", "other"]
     assert sweep["validation"].isna().tolist() == [False, True] and sweep["chosen"].tolist() == [True, False]
+
+
+def test_the_command_that_made_the_folder_is_told(tmp_path):
+    out = write_folder(tmp_path, "dice:smooth=1,dice:smooth=2", cases=4, folds=2, with_runs=False)
+
+    def told():
+        study = read_study(out)
+        [code] = every(Code, [methods(study, analyse(study, "DSC"))])
+        return code.text
+
+    assert told().startswith(f"unifocal compare {out}/data --losses dice:smooth=1,dice:smooth=2 --folds 2")
+    record = json.loads((out / "experiment.json").read_text())
+    record["tune"] = ["--losses", "dice", "--sweep", "smooth=1,2"]
+    (out / "experiment.json").write_text(json.dumps(record))
+    assert told().startswith(f"unifocal tune {out}/data --losses dice --sweep smooth=1,2 --folds 2")
 
 
 @pytest.mark.parametrize("gone", ["experiment.json", "dataset.json", "folds.json"])

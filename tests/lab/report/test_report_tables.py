@@ -10,11 +10,43 @@ import pytest
 from folders import there, write_folder
 
 from unifocal.lab.report.analysis import analyse
-from unifocal.lab.report.contents.results import best_of, main_table
+from unifocal.lab.report.contents.compared import ranks_table
+from unifocal.lab.report.contents.results import best_of, main_table, metrics_table
+from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.tables import Cell, latex, make_table, markdown, write
 
 ROWS = [["a_b & c", Cell("0.5 ± 0.1", True)], ["[x] 100% $", Cell("< 0.001", tone="better-2")]]
+
+
+def test_what_ranks_are_over_is_told(tmp_path):
+    losses = "dice,tversky,focal"
+    [alone] = analyse(read_study(write_folder(tmp_path / "cases", losses)), "DSC")
+    [grouped] = analyse(
+        read_study(write_folder(tmp_path / "groups", losses, groups=[n // 2 for n in range(30)])), "DSC"
+    )
+    tables = [ranks_table(block, "x") for block in (alone, grouped)]
+    assert all("over cases" in table.caption for table in tables)
+    told = "over cases here and over groups in the diagram"
+    assert [any(told in note for note in table.notes) for table in tables] == [False, True]
+    diagram = there(critical_difference(grouped.friedman, dict(grouped.names), "x"))
+    assert diagram.caption.startswith("Mean ranks over 15 groups")
+
+
+def test_a_mean_whose_interval_leaves_what_is_possible_has_a_note(tmp_path):
+    scores = {"whole": (0.5, 0.55, 0.6), "beyond": (0.3, 0.95, 0.99)}
+    for name, by_fold in scores.items():
+        score = lambda loss, seed, case, by_fold=by_fold: by_fold[case % 3]  # noqa: E731
+        study = read_study(write_folder(tmp_path / name, "dice,focal", score, cases=9, dataset=name))
+        table = there(metrics_table(analyse(study, "DSC")[0], ["DSC"], "x"))
+        assert any("beyond what is possible" in note for note in table.notes) == (name == "beyond")
+
+
+def test_a_volume_error_is_called_absolute(tmp_path):
+    [block] = analyse(read_study(write_folder(tmp_path, "dice,focal", cases=6)), "volume error")
+    table = there(metrics_table(block, ["volume error"], "x"))
+    assert table.columns[1] == "absolute volume error"
+    assert "by absolute volume error" in ranks_table(block, "x").caption
 
 
 def small(rows=ROWS):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.labels import clipped, short_names
-from unifocal.lab.report.numbers import heading, interval, p_value, span, stars, value
+from unifocal.lab.report.numbers import heading, interval, mean_span, notes_on, p_value, span, stars, value
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.sizes import thirds
 
@@ -55,7 +55,16 @@ def test_numbers():
     assert [p_value(p) for p in (0.0004, 0.0504, 1, NAN)] == ["< 0.001", "0.050", "1.000", "–"]
     assert [stars(p) for p in (0.0511, 0.05, 0.01, 0.001, NAN)] == ["", "*", "**", "***", ""]
     assert heading("HD95", None) == "HD95 [px]" and heading("HD95", (1.0, 1.0, 3.0)) == "HD95 [mm]"
+    assert heading("volume error", None) == "absolute volume error"
     assert heading("DSC", None) == "DSC" and heading("false lesions", None) == "false lesions"
+
+
+def test_an_interval_is_cut_where_nothing_is_possible():
+    assert mean_span(0.9, 0.2, "DSC") == "0.700 to 1.000" and mean_span(0.1, 0.2, "DSC") == "0.000 to 0.300"
+    assert mean_span(0.9, 0.2, "volume error") == "0.700 to 1.100" and mean_span(3, 5, "HD95") == "0.00 to 8.00"
+    assert mean_span(0.9, NAN, "DSC") == "–"
+    possible = [(0.5, 0.5, "DSC"), (0.9, NAN, "DSC"), (0.9, 0.2, "volume error")]
+    assert notes_on(possible) == [] and all(notes_on([row]) for row in ((0.9, 0.2, "DSC"), (3, 5, "HD95")))
 
 
 def test_thirds_keep_equal_sizes_together():

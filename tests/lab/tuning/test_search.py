@@ -14,7 +14,7 @@ from tiny import make_tiny, read_data, run, write_data
 
 from unifocal.lab.cells import run_cell
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid.status import read_status
+from unifocal.lab.grid.status import read_status, read_to_come
 from unifocal.lab.progress import Watcher
 from unifocal.lab.report import write_report
 from unifocal.lab.tuning import study
@@ -180,7 +180,9 @@ def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, capsy
 def test_the_report_shows_the_search_and_compares_the_defaults(done):
     folder, _, judgement, _ = done
     page = write_report(folder / "out").read_text()
+    assert f"unifocal tune {folder / 'data'} --search {SPACE} --trials {TRIALS} " in page
     assert "Search for a loss" in page and f"recommended: {judgement.loss.label}" in page
+    assert read_to_come(folder / "out") == ""
     table = pd.read_csv(folder / "out/report/tables/search.csv")
     assert len(table) == 2 * TRIALS
     runs = pd.read_csv(folder / "out/report/tables/runs.csv")

@@ -1,10 +1,15 @@
 """Optuna's part, with trainings that are a formula: it finds, it repeats itself, it cuts short what lags behind."""
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from unifocal.lab.tuning import study as module
 from unifocal.lab.tuning.space import parse_space
 from unifocal.lab.tuning.study import FoldStudy, Pruned
+from unifocal.lab.tuning.trials import Spot, _choose
 
 SPACE = "tversky:delta=0.1..0.9,dice,focal:gamma=0.1..10:log"
 
@@ -50,6 +55,45 @@ def test_it_repeats_itself_to_the_bit_whatever_is_lost_on_the_way(tmp_path):
     first = searched(straight, 16)
     assert searched(interrupted, 16, lost=(3, 12)) == first
     assert searched(other, 16, seed=1) != first
+
+
+def test_what_has_been_tried_is_drawn_again(tmp_path):
+    text = "tversky:delta=0.1/0.3/0.5/0.9"
+
+    def labels(folder, lost):
+        folder.mkdir()
+        tried = ["tversky"]
+        for trial in range(1, 6):
+            for _ in range(1 + lost):
+                study = open_study(folder, text=text)
+                number, candidate, values = study.ask(trial, tried)
+            study.tell(number, values["delta"])
+            tried.append(candidate.loss(values).label)
+        return tried
+
+    tried = labels(tmp_path / "straight", lost=0)
+    assert len(set(tried[:5])) == 5  # the four choices are not the default
+    assert tried[5] in tried[:5]  # nothing new is left
+    assert labels(tmp_path / "interrupted", lost=1) == tried
+
+
+def test_a_trial_asks_for_what_its_fold_has_not_tried(tmp_path):
+    space, spot = parse_space("tversky:delta=0.1..0.9,dice"), Spot("0" * 8, 0, 5)
+    for fold, trial, delta in ((0, 2, 0.5), (0, 3, 0.6), (1, 2, 0.8)):
+        folder = tmp_path / "runs" / Spot("0" * 8, fold, trial).name
+        folder.mkdir(parents=True)
+        tried = {"candidate": "tversky", "values": {"delta": delta}, "loss": f"tversky:delta={delta}", "number": trial}
+        (folder / "trial.json").write_text(json.dumps(tried))
+    asked = {}
+
+    def ask(trial, tried):
+        asked[trial] = set(tried)
+        return 7, space.candidates[0], {"delta": 0.3}
+
+    study: Any = SimpleNamespace(ask=ask)
+    plan: Any = SimpleNamespace(space=space)
+    assert _choose(study, plan, spot, tmp_path).loss == "tversky:delta=0.3"
+    assert asked == {5: {"tversky", "dice", "tversky:delta=0.5", "tversky:delta=0.6"}}
 
 
 def test_defaults_are_known_to_the_study_once(tmp_path):

@@ -20,7 +20,8 @@ def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Output folder of compare or tune.", show_default=False)],
     metric: Annotated[str, typer.Option(help="What the losses are ranked and tested by.")] = "DSC",
     live: Annotated[
-        bool, typer.Option("--live", help="Keep writing, a page that reloads itself, until nothing runs any more.")
+        bool,
+        typer.Option("--live", help="Keep writing, a page that reloads itself, from before it begins to its end."),
     ] = False,
 ) -> None:
     """Write the report of a comparison: one page for a browser, and its tables and figures as files.
@@ -30,12 +31,18 @@ def report(
     from rich.console import Console
 
     shown, errors = Console(), Console(stderr=True)
+    begins = False
+    if live:
+        from unifocal.lab.grid.status import wait_for_plan
+
+        with interruptible(errors, "Nothing has begun there."):
+            begins = wait_for_plan(runs, lambda text: say(errors, text))
     with interruptible(errors, KEPT):
         from unifocal.lab.progress import choose_track
         from unifocal.lab.report.writing import FILES, follow, write_report
 
         if live:
-            page = follow(runs, metric, lambda page, study: _tell(page, study, errors))
+            page = follow(runs, metric, lambda page, study: _tell(page, study, errors), begins)
         else:
             page = write_report(runs, choose_track(errors), metric)
     for name, path in (("report", page), ("files", page.with_name(FILES))):

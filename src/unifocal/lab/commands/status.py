@@ -23,31 +23,36 @@ COLOURS = {"finished": "green", "pruned": "green", "running": "cyan", "failed": 
 
 def status(
     out: Annotated[Path, typer.Argument(help="Output folder of a comparison.", show_default=False)],
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until every run has ended, or Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew, from before it begins until every run has ended, or Ctrl-C.")
+    ] = False,
 ) -> None:
     """Print which runs are finished, running, failed or waiting, and when they will end."""
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
-    from unifocal.lab.grid.status import read_status
+    from unifocal.lab.grid.status import is_between, read_status, read_to_come, wait_for_plan
 
     console = Console()
-    runs = read_status(out)
     if not watch:
+        runs = read_status(out)
         console.print(render(runs, console))
         for line in words(runs):
             say(console, line)
         return
 
     def look() -> "RenderableType":
-        return Group(render(runs, console), *map(Text, words(runs)))
+        then = [f"Then: {to_come}."] if to_come else []
+        return Group(render(runs, console), *map(Text, [*words(runs), *then]))
 
     try:
+        wait_for_plan(out, lambda text: say(console, text))
+        runs, to_come = read_status(out), read_to_come(out)
         with Live(look(), console=console, auto_refresh=False) as live:
-            while any(run.state in ("running", "waiting") for run in runs):
+            while (states := {run.state for run in runs}) & {"running", "waiting"} or is_between(states, to_come):
                 time.sleep(EVERY)
-                runs = read_status(out)
+                runs, to_come = read_status(out), read_to_come(out)
                 live.update(look(), refresh=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -1,7 +1,8 @@
 """How a comparison stands, from its files alone: whoever executes it, wherever."""
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, Literal
 from unifocal.lab.claims import Owner, file_system_time, owner_of
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, read_history
-from unifocal.lab.storage import read_json
+from unifocal.lab.storage import ANEW, expecting, read_json
 
 State = Literal["finished", "pruned", "running", "failed", "waiting"]
+EVERY = 2.0  # seconds between two looks at what may have changed
+DAMAGED = "result.json is damaged; the command that made this folder does the run again"
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,35 @@ def read_status(out: Path) -> list[RunStatus]:
     except FileNotFoundError:
         raise LabError(f"expected the output folder of a comparison; {out} holds no experiment.json.") from None
     except (KeyError, TypeError):
-        raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none.") from None
+        raise LabError(f"expected planned runs in {out / 'experiment.json'}; it names none. {ANEW}") from None
+    with expecting("planned runs", out / "experiment.json"):
+        cells = [
+            Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), int(run["epochs"])) for run in planned
+        ]
     now = file_system_time(out)
-    return [
-        _status(Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), run["epochs"]), now)
-        for run in planned
-    ]
+    return [_status(cell, now) for cell in cells]
+
+
+def read_to_come(out: Path) -> str:
+    """What will be planned in `out` when all that is planned has ended; empty if that is all."""
+    record = read_json(Path(out).expanduser() / "experiment.json")
+    return str(record.get("to_come", ""))
+
+
+def is_between(states: Collection[str], to_come: str) -> bool:
+    """Has all that was planned ended, and something of it so well that more will come?"""
+    return bool(to_come) and not {"running", "waiting"} & {*states} and bool({"finished", "pruned"} & {*states})
+
+
+def wait_for_plan(out: Path, tell: Callable[[str], object]) -> bool:
+    """Wait until runs are planned in `out`, and `tell` so; False if there was nothing to wait for."""
+    record = Path(out).expanduser() / "experiment.json"
+    if record.is_file():
+        return False
+    tell(f"waiting for a comparison to begin in {out} (Ctrl-C ends this)")
+    while not record.is_file():
+        time.sleep(EVERY)
+    return True
 
 
 def total_remaining(runs: Sequence[RunStatus]) -> float | None:
@@ -82,7 +108,7 @@ def _title(run: dict[str, Any], out: Path) -> str:
     try:
         tried = read_json(out / run["folder"] / "runs" / run["name"] / "trial.json")
         return f"{run['title']}, {tried['loss']}"
-    except (FileNotFoundError, LabError):
+    except (FileNotFoundError, LabError, KeyError, TypeError):
         return str(run["title"])
 
 
@@ -93,23 +119,31 @@ def _status(cell: Cell, now: float) -> RunStatus:
     pace = statistics.median(row["seconds"] for row in history[-10:]) if history and "seconds" in history[-1] else None
     remaining = None
     state: State
-    if cell.is_finished:
-        state, owner, reason = "pruned" if _was_pruned(cell.folder) else "finished", None, None
+    end = _end(cell)
+    if end in ("pruned", "finished"):
+        state, owner, reason = "pruned" if end == "pruned" else "finished", None, None
     elif owner:
         state, reason = "running", None
         if pace is not None:
             since = max(0.0, now - (cell.folder / "history.csv").stat().st_mtime)
             remaining = max(0.0, (cell.epochs - len(history)) * pace - min(since, pace))
     else:
+        reason = DAMAGED if end == "damaged" else reason
         state = "failed" if reason else "waiting"
     return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, owner, reason)
 
 
-def _was_pruned(folder: Path) -> bool:
+def _end(cell: Cell) -> str | None:
+    """pruned, finished, or damaged where its last file is; None if it has not ended."""
+    if not cell.is_finished:
+        return None
     try:
-        return bool(read_json(folder / "result.json")["status"] == "pruned")
-    except (FileNotFoundError, LabError, KeyError, TypeError):
-        return False
+        result = read_json(cell.folder / "result.json")
+    except LabError:
+        return "damaged"
+    if not isinstance(result, dict):
+        return "damaged"
+    return "pruned" if result.get("status") == "pruned" else "finished"
 
 
 def _reason(path: Path) -> str | None:

@@ -14,6 +14,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.metrics import LOWER_IS_BETTER, METRICS
 from unifocal.lab.report.labels import short_names
+from unifocal.lab.report.numbers import called
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import Third, by_case_size, by_lesion_size, false_alarms, foreground_sizes, numbered
 from unifocal.lab.statistics.friedman import Friedman, friedman
@@ -57,6 +58,11 @@ class Block:
     cases: pd.DataFrame
     scores: Scores | None
     lesions: pd.DataFrame
+
+    @property
+    def called(self) -> str:
+        """The metric in words."""
+        return called(self.metric)
 
     @property
     def lower_is_better(self) -> bool:

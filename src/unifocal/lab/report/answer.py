@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import is_share, p_equals, percent, span, value
+from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.words import counted
@@ -110,7 +110,7 @@ def _uneven(block: Block, study: Study, top: str) -> tuple[str, str]:
     none = f"{so_far}none" if so_far else "None"
     mean = value(block.means(block.metric).loc[top, "mean"], block.metric)
     return (
-        f"{none} can be called the best by mean {block.metric} for {_where(block)}: it is undefined on more cases for "
+        f"{none} can be called the best by mean {block.called} for {_where(block)}: it is undefined on more cases for "
         "some losses than for others, and without those a loss that failed looks better.",
         f"Of such means that of {block.names[top]} is the {which}, {mean}; the tests below compare two losses on "
         f"the {block.pairs.unit_name}s that both have.",
@@ -122,10 +122,10 @@ def _best(block: Block, best: str) -> str:
     mean, half, folds = block.means(block.metric).loc[best, ["mean", "half_width", "folds"]]
     known = "one fold, so no interval"
     if not math.isnan(half):
-        known = f"95 % interval {span(mean - half, mean + half, block.metric)} over {counted(int(folds), 'fold')}"
+        known = f"95 % interval {mean_span(mean, half, block.metric)} over {counted(int(folds), 'fold')}"
     which = "lowest" if block.lower_is_better else "highest"
     number = value(mean, block.metric)
-    return f"{block.names[best]} has the {which} mean {block.metric} for {_where(block)}, {number} ({known})"
+    return f"{block.names[best]} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
 
 
 def _ahead(block: Block, lead: Lead) -> str:
@@ -153,11 +153,14 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"The tests favour {other} where the mean favours {name} ({over_cases}; {over_folds}): a few large "
             "differences decide the mean, and neither is shown to be the best."
         )
+    beaten = _beaten(block, lead.best)
+    worse = f"; shown to be worse than {name}: {some(beaten)}" if beaten else ""
     if lead.verdict in (LOSSES_DIFFER, NETWORKS_DIFFER) and lead.low <= 0 <= lead.high:
         over_cases += " by ranks, though the interval of the mean difference holds 0"
     if lead.verdict == LOSSES_DIFFER:
-        others, beaten = len(block.losses) - 1, _beaten(block, lead.best)
-        shown = f"better than {beaten} of the {_other_losses(others)}" if others > 1 else "the better of the two"
+        others = len(block.losses) - 1
+        named = f"better than {len(beaten)} of the {_other_losses(others)}: {some(beaten)}"
+        shown = named if others > 1 else "the better of the two"
         return (
             f"The difference holds for new cases and for new trainings ({over_cases}; {over_folds}, both by Holm), and "
             f"{name} is shown to be {shown}."
@@ -167,11 +170,11 @@ def _warranted(block: Block, lead: Lead) -> str:
         seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
         return (
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
-            f"would ({over_folds}{seen})."
+            f"would ({over_folds}{seen}){worse}."
         )
     others = len(_alike(block, lead.best) - {lead.next})
     more = f" or from {_other_losses(others)}" if others else ""
-    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}."
+    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}{worse}."
 
 
 def _unseen(block: Block, lead: Lead) -> str:
@@ -200,9 +203,12 @@ def _same(block: Block, best: str) -> list[str]:
     return [block.names[loss] for loss in block.complete if loss in found]
 
 
-def _beaten(block: Block, best: str) -> int:
+def _beaten(block: Block, best: str) -> list[str]:
+    """The names of the losses that both tests show to be worse, the nearest first."""
     rows = block.verdicts.rows
-    return int(((rows["verdict"] == LOSSES_DIFFER) & (rows["better"] == best)).sum())
+    mine = rows[(rows["verdict"] == LOSSES_DIFFER) & (rows["better"] == best)]
+    found = {*mine["loss"], *mine["other"]} - {best}
+    return [block.names[loss] for loss in block.ranked if loss in found]
 
 
 def _alike(block: Block, best: str) -> set[str]:
@@ -222,7 +228,7 @@ def _nothing(block: Block, study: Study) -> tuple[str, ...]:
     finished = sum(run.is_finished for run in runs)
     if finished:
         return (
-            f"No test case has a {block.metric} for {_where(block)}, though {counted(finished, 'run')} finished.",
+            f"No test case has a {block.called} for {_where(block)}, though {counted(finished, 'run')} finished.",
             "There is nothing to compare.",
         )
     if failed and len(failed) == len(runs):

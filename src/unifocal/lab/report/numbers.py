@@ -1,12 +1,16 @@
 """How numbers are written, the same in every table and sentence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from unifocal.lab.metrics import SIGNED, UNITS, unit
 
 NONE = "–"
 MINUS = "−"
+BEYOND = (
+    "Where ± reaches beyond what is possible, below 0 or of shares above 1, the part that is possible is the 95 % "
+    "interval."
+)
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -57,10 +61,32 @@ def stars(p: float) -> str:
     return next((text for limit, text in STARS if p <= limit), "")
 
 
+def bounds(metric: str) -> tuple[float, float]:
+    """What a mean of a metric may be: of one with a sign the size counts."""
+    return 0.0, 1.0 if is_share(metric) else math.inf
+
+
+def mean_span(mean: float, half: float, metric: str) -> str:
+    """The interval of a mean, as far as it is possible."""
+    low, high = bounds(metric)
+    return span(max(mean - half, low), min(mean + half, high), metric)
+
+
+def notes_on(intervals: Iterable[tuple[float, float, str]]) -> list[str]:
+    """A note below (mean, half-width, metric) if any of these reaches beyond what is possible."""
+    beyond = any(mean - half < bounds(metric)[0] or mean + half > bounds(metric)[1] for mean, half, metric in intervals)
+    return [BEYOND] if beyond else []
+
+
+def called(metric: str) -> str:
+    """A metric in words: of one with a sign the size counts."""
+    return f"absolute {metric}" if metric in SIGNED else metric
+
+
 def heading(metric: str, spacing: Sequence[float] | None) -> str:
     """A metric as the heading of a column, with its unit if it has one."""
     name = unit(metric, spacing)
-    return metric if name in ("fraction", "count") else f"{metric} [{name}]"
+    return called(metric) if name in ("fraction", "count") else f"{called(metric)} [{name}]"
 
 
 def percent(share: float) -> str:

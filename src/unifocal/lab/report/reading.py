@@ -5,7 +5,7 @@ Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `t
 along, `results.csv` and `lesions.csv` stand in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,14 @@ import pandas as pd
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
-from unifocal.lab.grid.status import RunStatus, State, read_status, total_remaining
+from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, total_remaining
 from unifocal.lab.protocols import Protocol, load
-from unifocal.lab.results import COLUMNS, join_tables, read_table, without_signs
+from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, without_signs
 from unifocal.lab.settings import Settings, make_settings
-from unifocal.lab.storage import read_json
+from unifocal.lab.storage import ANEW, expecting, read_json
 
 KEYS = ("dataset", "network", "loss", "fold", "seed")
 LESIONS = (*KEYS, "case", "class", "voxels", "size", "overlap")
-
-
-AGAIN = "`unifocal compare` writes it anew if it is removed."
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,9 @@ class Study:
         outcome: `search.json`, what came of the search; empty elsewhere.
         trials: what a search has tried; the losses at their defaults are runs like any other.
         seconds_left: until all runs are finished, while some are running and anything tells.
+        tune: the words of the `tune` command that made it, but for data and settings; empty where `compare` did.
+        to_come: what will be planned when these runs have ended; empty if these are all.
+        damaged: what could not be read and is left out, a sentence each.
     """
 
     folder: Path
@@ -92,6 +92,9 @@ class Study:
     outcome: Mapping[str, Any]
     trials: tuple[RunStatus, ...]
     seconds_left: float | None
+    tune: tuple[str, ...] = ()
+    to_come: str = ""
+    damaged: tuple[str, ...] = ()
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -111,45 +114,47 @@ class Study:
         return load(self.settings.protocol) if self.settings.protocol else None
 
     @property
+    def states(self) -> set[State]:
+        """Of all that was asked for, trials too."""
+        return {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
+
+    @property
     def is_under_way(self) -> bool:
-        """Has a run begun that has not ended?"""
-        return "running" in {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
+        """Has something begun that has not ended?"""
+        return "running" in self.states or is_between(self.states, self.to_come)
 
 
 def read_study(folder: Path) -> Study:
     """All that the files in the output folder of `compare` or `tune` say.
 
-    Raises LabError if it is none, or if a file is damaged or missing.
+    A run whose files are damaged counts as failed, and what the rest can do without is left out. Raises LabError if it
+    is no such folder, or if a file that everything hangs on is damaged or missing.
     """
     folder = Path(folder).expanduser()
     statuses = read_status(folder)
     record = read_json(folder / "experiment.json")
-    settings = make_settings(**record["settings"])
-    experiments = {name: _open(folder / place) for name, place in record["datasets"].items()}
-    by_place = {place: name for name, place in record["datasets"].items()}
-    runs, cases, lesions, trials = [], [], [], []
-    for entry, status in zip(record["runs"], statuses, strict=True):
-        if entry.get("part") in ("trial", "again"):
-            trials.append(status)
-            continue
-        place = folder / entry["folder"] / "runs" / entry["name"]
-        keys = {name: entry[name] for name in KEYS[1:]}
-        run = PlannedRun(
-            dataset=by_place[entry["folder"]],
-            **keys,
-            title=status.title,
-            folder=place,
-            state=status.state,
-            reason=status.reason,
-            epoch=status.epoch,
-            epochs=status.epochs,
-            result=read_json(place / "result.json") if status.state == "finished" else {},
-            history=_history(place / "history.csv"),
-        )
-        if run.is_finished and (place / "cases.csv").is_file():
-            cases.append(_results(place / "cases.csv"))
-            lesions.append(_lesions(place / "lesions.csv"))
-        runs.append(run)
+    with expecting("the record of a comparison", folder / "experiment.json"):
+        settings = make_settings(**record["settings"])
+        places = dict(record["datasets"])
+        tune, to_come = tuple(map(str, record.get("tune", ()))), str(record.get("to_come", ""))
+        planned = [
+            _planned(entry, status, folder, {place: name for name, place in places.items()})
+            for entry, status in zip(record["runs"], statuses, strict=True)
+        ]
+    experiments = {name: _open(folder / place) for name, place in places.items()}
+    damaged: list[str] = []
+    runs, cases, lesions = [], [], []
+    for plan in filter(None, planned):
+        run = replace(plan, history=_kept(damaged, pd.DataFrame(), _history, plan.folder / "history.csv"))
+        try:
+            if run.is_finished and (run.folder / "cases.csv").is_file():
+                tables = _results(run.folder / "cases.csv"), _lesions(run.folder / "lesions.csv")
+                cases.append(tables[0])
+                lesions.append(tables[1])
+            runs.append(run)
+        except LabError as error:
+            runs.append(replace(run, state="failed", reason=str(error), result={}))
+    trials = [status for status, run in zip(statuses, planned, strict=True) if run is None]
     if not cases and (folder / "results.csv").is_file():
         cases, lesions = _of(runs, _results(folder / "results.csv")), _of(runs, _lesions(folder / "lesions.csv"))
         done = {key for part in cases for key in _keys(part)}
@@ -163,12 +168,44 @@ def read_study(folder: Path) -> Study:
         tuple(runs),
         without_signs(table) if len(table) else pd.DataFrame(columns=list(COLUMNS)),
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
-        _texts(folder / "tuning.csv", "parameter", "value", "loss"),
-        _texts(folder / "search.csv", "loss", "state"),
-        read_json(folder / "search.json") if (folder / "search.json").is_file() else {},
+        _kept(damaged, pd.DataFrame(), _sweep, folder / "tuning.csv"),
+        _kept(damaged, pd.DataFrame(), _search, folder / "search.csv"),
+        _kept(damaged, {}, _outcome, folder / "search.json"),
         tuple(trials),
         total_remaining(statuses),
+        tune,
+        to_come,
+        tuple(damaged),
     )
+
+
+def _planned(
+    entry: Mapping[str, Any], status: RunStatus, folder: Path, by_place: Mapping[str, str]
+) -> PlannedRun | None:
+    """A run as far as `experiment.json` and its status tell; None of what a search has tried."""
+    if entry.get("part") in ("trial", "again"):
+        return None
+    place = folder / entry["folder"] / "runs" / entry["name"]
+    return PlannedRun(
+        dataset=by_place[entry["folder"]],
+        **{name: entry[name] for name in KEYS[1:]},
+        title=status.title,
+        folder=place,
+        state=status.state,
+        reason=status.reason,
+        epoch=status.epoch,
+        epochs=status.epochs,
+        result=read_json(place / "result.json") if status.state == "finished" else {},
+    )
+
+
+def _kept(damaged: list[str], nothing: Any, read: Callable[[Path], Any], path: Path) -> Any:
+    """What `read` makes of a file; of a damaged one `nothing`, and a word on it in `damaged`."""
+    try:
+        return read(path)
+    except LabError as error:
+        damaged.append(f"Left out: {error}")
+        return nothing
 
 
 def _open(folder: Path) -> Experiment:
@@ -182,36 +219,60 @@ def _open(folder: Path) -> Experiment:
 
 
 def _history(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    """A row for each epoch; of a run that has only begun none."""
+    if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=float)
+        is_damaged = not is_whole(path) or "validation_loss" not in table
+    except ValueError:
+        is_damaged = True
+    if is_damaged:
+        raise LabError(f"the learning curve {path} is damaged. Remove it: no result hangs on it.")
+    return table
 
 
 def _results(path: Path) -> pd.DataFrame:
-    try:
-        table = read_table(path)
-    except ValueError as error:
-        raise LabError(f"expected a table of results; {path} cannot be read ({error}). {AGAIN}") from None
+    table = read_table(path)
     missing = [column for column in COLUMNS if column not in table]
     if missing and len(table):
-        raise LabError(f"expected a table of results; {path} has no column {', '.join(missing)}. {AGAIN}")
+        raise LabError(f"expected a table of results; {path} has no column {', '.join(missing)}. {ANEW}")
     return table
 
 
 def _lesions(path: Path) -> pd.DataFrame:
     """A table of lesions; without rows where no test case has any."""
-    try:
-        return read_table(path)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        return pd.DataFrame()
+    return read_table(path) if path.is_file() else pd.DataFrame()
+
+
+def _outcome(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    outcome = read_json(path)
+    if not isinstance(outcome, dict) or not {"told", "candidate", "logarithmic"} <= set(outcome):
+        raise LabError(f"expected what came of a search; {path} holds something else. {ANEW}")
+    return outcome
 
 
 def _texts(path: Path, *columns: str) -> pd.DataFrame:
     """A table, with texts in these columns: a value tried may be a word or a list, and "none" is one."""
     if not path.is_file():
         return pd.DataFrame()
-    return pd.read_csv(path, dtype=dict.fromkeys(columns, str), na_values=[""], keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(columns, str), na_values=[""], keep_default_na=False)
+    except ValueError as error:
+        raise LabError(f"expected a table; {path} is damaged ({error}). {ANEW}") from None
+    if not is_whole(path) or not set(columns) <= set(table):
+        raise LabError(f"expected a whole table; {path} is cut short. {ANEW}")
+    return table
+
+
+def _sweep(path: Path) -> pd.DataFrame:
+    return _texts(path, "parameter", "value", "loss")
+
+
+def _search(path: Path) -> pd.DataFrame:
+    return _texts(path, "loss", "state")
 
 
 def _of(runs: list[PlannedRun], table: pd.DataFrame) -> list[pd.DataFrame]:

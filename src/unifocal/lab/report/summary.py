@@ -82,7 +82,8 @@ def write_summary(comparison: Comparison) -> None:
     sections.append(
         "Mean over folds of each fold's mean over images, ± half the 95 % t-interval over the fold means; the best "
         "of a column is bold, among those that finished every run. With few folds the interval is wide and may "
-        "leave [0, 1]. Every number can be computed again from `results.csv`."
+        "leave [0, 1]; then the part within is the 95 % interval. Every number can be computed again from "
+        "`results.csv`."
     )
     for experiment in experiments:
         picture = (experiment.folder / PICTURE).relative_to(comparison.out)
@@ -112,12 +113,15 @@ def command(comparison: Comparison) -> str:
     return command_of(comparison.settings, [e.dataset.root for e in comparison.experiments], comparison.out)
 
 
-def command_of(settings: Settings, roots: Sequence[Path], out: Path) -> str:
-    """The command that compares on the data in `roots`: every setting that is not the default, or the protocol's."""
-    words = ["unifocal", "compare", *map(str, roots)]
+def command_of(settings: Settings, roots: Sequence[Path], out: Path, tune: Sequence[str] = ()) -> str:
+    """The command that compares on the data in `roots`: every setting that is not the default, or the protocol's.
+
+    `tune` makes it one that tunes: its words in place of the losses.
+    """
+    words = ["unifocal", "tune" if tune else "compare", *map(str, roots)]
     if settings.protocol:
         words += ["--protocol", settings.protocol]
-    words += ["--losses", ",".join(loss.label for loss in settings.losses)]
+    words += tune or ["--losses", ",".join(loss.label for loss in settings.losses)]
     base = settings_from({"protocol": settings.protocol}) if settings.protocol else Settings()
     for key, value in changed(settings, base).items():
         if key not in ("losses", "protocol"):

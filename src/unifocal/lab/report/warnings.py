@@ -22,6 +22,7 @@ def warnings(study: Study, blocks: list[Block]) -> list[str]:
     found = [
         *(text for name, experiment in study.experiments.items() for text in _leakage(_of(name, study), experiment)),
         *_unfinished(study),
+        *study.damaged,
         *(text for block in blocks for text in _block(block)),
         *_training(study),
         *(text for name, experiment in study.experiments.items() for text in _data(_of(name, study), experiment)),

@@ -32,14 +32,16 @@ def write_report(folder: Path, track: Track = silent, metric: str = "DSC") -> Pa
     return _write_page(study, sections)
 
 
-def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object]) -> Path:
+def follow(folder: Path, metric: str, tell: Callable[[Path, Study], object], begins: bool = False) -> Path:
     """Write a page that loads itself anew whenever something has changed, until no run is under way; then the report.
 
-    `tell` is called after each page. KeyboardInterrupt passes, and leaves an ordinary page.
+    `begins`: it has been planned just now, and the first run is yet to begin. `tell` is called after each page.
+    KeyboardInterrupt passes, and leaves an ordinary page.
     """
     seen: object = None
     try:
-        while (study := read_study(folder)).is_under_way or _goes_on(folder):
+        while (study := read_study(folder)).is_under_way or begins or _goes_on(folder):
+            begins = begins and study.states == {"waiting"}
             now = [(run.state, run.epoch) for run in study.runs] + [(t.state, t.epoch) for t in study.trials]
             spent = 0.0
             if now != seen:

@@ -25,7 +25,7 @@ from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.networks.chosen import Chosen
-from unifocal.lab.results import write_table
+from unifocal.lab.results import is_whole, write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
 from unifocal.lab.training.checkpoints import remove_checkpoints
@@ -34,6 +34,8 @@ from unifocal.lab.training.history import Judge, best_epoch, read_history, unmov
 from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
+
+TABLES = ("cases", "lesions", "validation")
 
 
 def silent(epoch: int, validation_loss: float) -> None:
@@ -147,8 +149,8 @@ def is_trained(folder: Path) -> bool:
 
 
 def is_finished(folder: Path) -> bool:
-    """Is all there that a report needs? A run that has lost a part of it is completed from its weights."""
-    return read_result(folder) is not None and (folder / "cases.csv").is_file() and (folder / "lesions.csv").is_file()
+    """Is all there that a report needs, and whole? A run that has lost a part of it is completed from its weights."""
+    return read_result(folder) is not None and all(is_whole(folder / f"{name}.csv") for name in TABLES)
 
 
 def choose_device(name: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from unifocal.lab.storage import write_text
+from unifocal.lab.errors import LabError
+from unifocal.lab.storage import ANEW, write_text
 
 Row = dict[str, float]  # epoch, train_loss, validation_loss, validation_dice, learning_rate, seconds
 Judge = Callable[[Row], object]  # sees the row of each epoch once it is written; what it raises ends the run
@@ -23,7 +24,10 @@ def read_history(path: Path) -> list[Row]:
     """The rows so far; none where there is no file."""
     if not path.exists():
         return []
-    return [{str(key): float(value) for key, value in row.items()} for row in pd.read_csv(path).to_dict("records")]
+    try:
+        return [{str(key): float(value) for key, value in row.items()} for row in pd.read_csv(path).to_dict("records")]
+    except ValueError as error:
+        raise LabError(f"expected a row for each epoch; {path} is damaged ({error}). {ANEW}") from None
 
 
 def best_epoch(history: Sequence[Row]) -> Row:

@@ -121,6 +121,8 @@ def _plan_trials(experiment: Experiment, plan: Plan, trials: int) -> list[Cell]:
         "datasets": {experiment.dataset.name: "."},
         "settings": plan.settings.model_dump(mode="json"),
         "search": plan.id,
+        "tune": ["--search", str(plan.space), "--trials", str(trials), *([] if plan.prune else ["--no-prune"])],
+        "to_come": "what won, once more" if plan.settings.shard is None else "",
         "runs": [
             {
                 "name": spot.name,
@@ -153,6 +155,7 @@ def _plan_again(experiment: Experiment, plan: Plan, winners: Sequence[Winner]) -
             {"name": cell.name, "title": cell.title, "folder": ".", "epochs": cell.epochs, "part": "again"}
             | {"network": run.network.label, "loss": run.loss.label, "fold": run.fold, "seed": run.seed}
         )
+    record["to_come"] = ""
     write_json(out / "experiment.json", record)
     return cells
 

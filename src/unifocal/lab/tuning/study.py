@@ -5,7 +5,7 @@ fold, the number of the trial, and what the journal knows at that moment: with o
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from unifocal.lab.tuning.space import Candidate, Range, Space, Values
 LOSS = "loss"
 TRIAL = "trial"  # our number of a trial, which is Optuna's only if nothing was ever interrupted
 STARTUP = 5  # whole trials before any is cut short
+DRAWS = 20  # for a trial, until one is new; few are needed but where nearly everything has been tried
 WARM_UP = 1 / 3  # of the epochs, during which nothing is
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -46,8 +47,11 @@ class FoldStudy:
             load_if_exists=True,
         )
 
-    def ask(self, trial: int) -> tuple[int, Candidate, Values]:
+    def ask(self, trial: int, tried: Collection[str] = ()) -> tuple[int, Candidate, Values]:
         """What a trial is to try: Optuna's number, the loss and the values of what varies of it.
+
+        What gives one of the losses `tried` is drawn again, as often as `DRAWS` allows: Optuna knows nothing of
+        repeats, and what it drew in vain counts as failed, which TPE takes no notice of.
 
         Whoever asks holds the trial's claim. What was asked for it before, by a process that died too soon to write the
         answer down, is given up.
@@ -57,6 +61,14 @@ class FoldStudy:
                 self.study.tell(lost.number, state=TrialState.FAIL)
         seed = np.random.SeedSequence((self.seed, self.fold, trial)).generate_state(1)[0]
         self.study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+        for _ in range(DRAWS - 1):
+            number, candidate, values = self._draw(trial)
+            if candidate.loss(values).label not in tried:
+                return number, candidate, values
+            self.study.tell(number, state=TrialState.FAIL)
+        return self._draw(trial)
+
+    def _draw(self, trial: int) -> tuple[int, Candidate, Values]:
         asked = self.study.ask()
         asked.set_user_attr(TRIAL, trial)
         candidates = self.space.candidates

@@ -31,6 +31,9 @@ class Stage:
     parameter: str
     values: tuple[Any, ...]
 
+    def __str__(self) -> str:
+        return f"{self.parameter}={','.join(map(str, self.values))}"
+
     def losses(self, base: LossChoice) -> tuple[LossChoice, ...]:
         return tuple(base.model_copy(update={"arguments": {**base.arguments, self.parameter: v}}) for v in self.values)
 
@@ -80,6 +83,7 @@ def tune(
         )
     watcher, out = watcher or Watcher(), Path(out).expanduser().resolve()
     base = settings.losses[0]
+    words = ["--losses", base.label, "--sweep", ";".join(map(str, stages))]
     for stage in stages:
         check_losses(stage.losses(base), classes=2)
     tables, failures = [], 0
@@ -88,7 +92,9 @@ def tune(
         for number, stage in enumerate(stages, start=1):
             losses = stage.losses(base)
             watcher.stage(f"stage {number} of {len(stages)}: {stage.parameter} of {base.label}")
-            comparison = carry_out(experiments, settings.model_copy(update={"losses": losses}), out, watcher)
+            to_come = f"stage {number + 1} of {len(stages)}" if number < len(stages) else ""
+            more = {"tune": words, "to_come": to_come}
+            comparison = carry_out(experiments, settings.model_copy(update={"losses": losses}), out, watcher, more)
             failures += len(comparison.failures)
             table = _judge(comparison, stage, losses)
             if table["validation"].isna().all():

@@ -18,7 +18,7 @@ from unifocal.lab.experiment import Experiment, open_experiment, write_run
 from unifocal.lab.results import read_table
 from unifocal.lab.runs import Run, fingerprint
 from unifocal.lab.settings import Settings, make_settings
-from unifocal.lab.storage import read_json, write_json
+from unifocal.lab.storage import expecting, read_json, write_json
 from unifocal.lab.training.execute import is_finished
 from unifocal.lab.training.history import Judge, read_history, unmoved
 from unifocal.lab.tuning.space import Space, parse_space
@@ -70,14 +70,16 @@ class Plan:
 
     @classmethod
     def read(cls, out: Path, id: str) -> Self:
-        record = read_json(out / FOLDER / f"{id}.json")
-        rest = {name: record[name] for name in ("prune", "prepared", "data")}
-        return cls(
-            space=parse_space(record["space"]),
-            settings=make_settings(**record["settings"]),
-            splits=tuple(record["splits"]),
-            **rest,
-        )
+        path = out / FOLDER / f"{id}.json"
+        record = read_json(path)
+        with expecting("the plan of a search", path):
+            rest = {name: record[name] for name in ("prune", "prepared", "data")}
+            return cls(
+                space=parse_space(record["space"]),
+                settings=make_settings(**record["settings"]),
+                splits=tuple(record["splits"]),
+                **rest,
+            )
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,16 @@ class Tried:
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """None where nothing was chosen yet."""
-        try:
-            return cls(**read_json(folder / "trial.json"))
-        except FileNotFoundError:
+        path = folder / "trial.json"
+        if not path.is_file():
             return None
+        try:
+            return cls(**read_json(path))
+        except (LabError, TypeError):  # what the folder holds besides is of a loss that nobody knows any more
+            raise LabError(
+                f"expected what a trial tries; {path} is damaged. Remove {folder} and repeat the command that made it: "
+                "another trial takes its place."
+            ) from None
 
 
 def run_trial(out: str, name: str) -> Record:
@@ -138,7 +146,7 @@ def run_trial(out: str, name: str) -> Record:
     study = FoldStudy(home / FOLDER / f"{spot.search}.journal", spot.fold, plan.space, plan.seed, plan.settings.epochs)
     tried = Tried.read(folder)
     if tried is None:
-        tried = _choose(study, plan, spot)
+        tried = _choose(study, plan, spot, home)
         write_json(folder / "trial.json", asdict(tried))
     if read_end(folder) is None and (twin := _twin(home, spot, tried)):
         write_json(folder / "result.json", {"status": "repeated", "trial": twin.trial})
@@ -165,19 +173,26 @@ def run_trial(out: str, name: str) -> Record:
     return record | {"reason": f"{tried.loss}: {_in_short(folder)}"}
 
 
-def _choose(study: "FoldStudy", plan: Plan, spot: Spot) -> Tried:
-    """The losses at their defaults come first; then Optuna is asked."""
+def _choose(study: "FoldStudy", plan: Plan, spot: Spot, home: Path) -> Tried:
+    """The losses at their defaults come first; then Optuna is asked for what has not been tried on this fold."""
     candidates = plan.space.candidates
     if spot.trial < len(candidates):
         candidate = candidates[spot.trial]
         return Tried(candidate.name, candidate.defaults, candidate.base.label, None)
-    number, candidate, values = study.ask(spot.trial)
+    known = {base.label for base in plan.space.bases}
+    known |= {other.loss for folder in _folders(home, spot) if (other := Tried.read(folder))}
+    number, candidate, values = study.ask(spot.trial, known)
     return Tried(candidate.name, values, candidate.loss(values).label, number)
+
+
+def _folders(home: Path, spot: Spot) -> list[Path]:
+    """Of the trials of a fold."""
+    return sorted((home / "runs").glob(f"search-{spot.search}-fold{spot.fold}-trial*"))
 
 
 def _twin(home: Path, spot: Spot, tried: Tried) -> Spot | None:
     """A finished trial of this fold that was the same training."""
-    for folder in sorted((home / "runs").glob(f"search-{spot.search}-fold{spot.fold}-trial*")):
+    for folder in _folders(home, spot):
         if folder.name != spot.name and is_finished(folder):
             other = Tried.read(folder)
             if other is not None and other.loss == tried.loss:
@@ -189,7 +204,7 @@ def read_end(folder: Path) -> str | None:
     """How a trial ended: finished, pruned or repeated; None if it has not."""
     try:
         return str(read_json(folder / "result.json")["status"])
-    except (FileNotFoundError, LabError):
+    except (FileNotFoundError, LabError, KeyError, TypeError):
         return None
 
 

@@ -79,7 +79,7 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
     pairs = result.rows.drop(columns="reasons")
     return make_table(
         name,
-        f"p-values of all pairs of losses, {block.metric}, over {result.unit_name}s. {result.test}.",
+        f"p-values of all pairs of losses, {block.called}, over {result.unit_name}s. {result.test}.",
         ["", *(block.names[loss] for loss in losses)],
         rows,
         pairs,
@@ -139,7 +139,7 @@ def pairs_table(block: Block, prefix: str) -> Table:
     left = [f"The {PAIRS} pairs of the lowest p of {len(data)}; the files have all."] if len(data) > PAIRS else []
     return make_table(
         f"pairs-{prefix}",
-        f"Every pair of losses, {metric}: the first minus the second, paired over {block.pairs.unit_name}s.",
+        f"Every pair of losses, {block.called}: the first minus the second, paired over {block.pairs.unit_name}s.",
         [
             "pair",
             f"{block.pairs.unit_name}s",
@@ -165,6 +165,17 @@ def pairs_table(block: Block, prefix: str) -> Table:
     )
 
 
+def _two_mean_ranks(block: Block) -> list[str]:
+    """Where groups are the units of the diagram, and cases those of the table."""
+    unit = block.friedman.unit_name
+    if unit == "case":
+        return []
+    return [
+        f"The mean rank is over cases here and over {unit}s in the diagram of mean ranks, where each {unit} counts "
+        "once: the two may differ."
+    ]
+
+
 def ranks_table(block: Block, prefix: str) -> Table:
     """Ranks by four methods, and how often each loss is first under the bootstrap."""
     observed = block.rankings.matrix()
@@ -187,7 +198,10 @@ def ranks_table(block: Block, prefix: str) -> Table:
     tau = block.stability.kendall.set_index("method")["mean"].get("mean", np.nan)
     agreement = block.rankings.agreement.to_numpy()[np.triu_indices(len(methods), 1)]
     lowest = np.nanmin(agreement) if np.isfinite(agreement).any() else np.nan
-    notes = ["Rank, and in brackets the range of 95 % of the bootstraps of the cases. Ties share the lowest rank."]
+    notes = [
+        "Rank, and in brackets the range of 95 % of the bootstraps of the cases. Ties share the lowest rank.",
+        *_two_mean_ranks(block),
+    ]
     if tau == tau:
         notes.append(f"Kendall's τ between the ranking by mean and those of the bootstraps is {tau:.2f} in the mean.")
     if lowest == lowest:
@@ -196,7 +210,7 @@ def ranks_table(block: Block, prefix: str) -> Table:
     limited = [f"Of more than {MANY} losses the ranks by test are not bootstrapped."] if len(observed) > MANY else []
     return make_table(
         f"ranks-{prefix}",
-        f"Ranks of the losses by {block.metric}, by four methods that need not agree.",
+        f"Ranks of the losses by {block.called} over cases, by four methods that need not agree.",
         ["loss", *(f"by {method}" for method in methods), "first, by mean"],
         rows,
         data,

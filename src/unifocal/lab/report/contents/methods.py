@@ -9,7 +9,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.grid.status import duration
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import NONE
+from unifocal.lab.report.numbers import NONE, called
 from unifocal.lab.report.parts import Bullets, Code, Fold, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.summary import command_of
@@ -119,7 +119,7 @@ def undefined_table(study: Study, blocks: list[Block]) -> Table | None:
     return make_table(
         "undefined",
         f"Undefined values, of at most {most} for each loss and metric; they are left out of the means.",
-        ["loss", *map(str, wide.columns)],
+        ["loss", *(called(str(metric)) for metric in wide.columns)],
         cells,
         table[["block", "loss", "metric", "undefined", "images"]],
     )
@@ -144,7 +144,9 @@ def methods(study: Study, blocks: list[Block]) -> Section:
                     Fold("All settings", parts(settings_table(study))),
                     versions_table(study),
                     Text("Done by:"),
-                    Code(command_of(study.settings, [d.root for d in study.datasets.values()], study.folder)),
+                    Code(
+                        command_of(study.settings, [d.root for d in study.datasets.values()], study.folder, study.tune)
+                    ),
                 ),
             ),
         ),

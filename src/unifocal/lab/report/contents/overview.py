@@ -10,7 +10,7 @@ from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.methods import sentence
 from unifocal.lab.report.contents.results import best_of
 from unifocal.lab.report.figures.ranks import critical_difference
-from unifocal.lab.report.numbers import interval
+from unifocal.lab.report.numbers import interval, notes_on
 from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -74,10 +74,11 @@ def together_table(blocks: Sequence[Block]) -> Table:
     columns = ["loss", "dataset", "network", "class", "metric", "mean", "half_width", "best"]
     return make_table(
         "together",
-        f"{metric} of every loss on all that it was tried on: mean ± 95 % interval over folds.",
+        f"{blocks[0].called} of every loss on all that it was tried on: mean ± 95 % interval over folds.",
         ["loss", *(block.title for block in blocks)],
         rows,
         pd.DataFrame(data, columns=columns),
+        notes=notes_on((row[5], row[6], metric) for row in data),
     )
 
 

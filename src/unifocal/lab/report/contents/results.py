@@ -12,7 +12,7 @@ from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.by_size import by_size
 from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.numbers import NONE, heading, interval, percent, size, span, value
+from unifocal.lab.report.numbers import NONE, called, heading, interval, notes_on, percent, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -77,8 +77,9 @@ def metrics_table(
     is_whole = len(block.complete) == len(block.losses)
     columns = ["loss"]
     for metric in metrics:
-        columns += [heading(metric, block.spacing), *([f"paper's {metric}"] if metric in papers else [])]
+        columns += [heading(metric, block.spacing), *([f"paper's {called(metric)}"] if metric in papers else [])]
     rows, data = [], []
+    intervals: list[tuple[float, float, str]] = []
     for loss in block.losses:
         row = [Cell(block.names[loss])]
         for metric in metrics:
@@ -86,6 +87,7 @@ def metrics_table(
             mean, half = found.loc[loss, ["mean", "half_width"]] if loss in found.index else (np.nan, np.nan)
             is_best = loss in best[metric]
             row.append(Cell(interval(mean, half, metric), is_best))
+            intervals.append((mean, half, metric))
             paper = published.get((loss, metric), np.nan)
             if metric in papers:
                 row.append(Cell(value(paper, metric)))
@@ -96,10 +98,12 @@ def metrics_table(
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
         "among the losses with every run."
     ]
+    notes += notes_on(intervals)
     uneven = [metric for metric in metrics if not block.is_even(metric)]
     if uneven:
         notes.append(
-            f"Undefined on more cases for some losses than for others, so without a best: {', '.join(uneven)}."
+            "Undefined on more cases for some losses than for others, so without a best: "
+            f"{', '.join(map(called, uneven))}."
         )
     if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
@@ -152,7 +156,7 @@ def cases_table(block: Block, prefix: str) -> Table:
     reasons = dict.fromkeys(reason for reasons in table["reasons"] for reason in reasons)
     return make_table(
         f"over-cases-{prefix}",
-        f"{block.metric} over cases: these trained networks on other cases of the same kind.",
+        f"{block.called} over cases: these trained networks on other cases of the same kind.",
         ["loss", "cases", "mean", "95 % interval", *(["sd between seeds"] if several else [])],
         rows,
         table.drop(columns="reasons"),
@@ -215,7 +219,7 @@ def sizes_table(block: Block, prefix: str) -> Table | None:
         )
     return make_table(
         f"sizes-{prefix}",
-        f"Results by size: {block.metric} of cases by thirds of their foreground, and the share of lesions found by "
+        f"Results by size: {block.called} of cases by thirds of their foreground, and the share of lesions found by "
         "thirds of their size.",
         ["loss", *columns],
         rows,

@@ -11,7 +11,7 @@ from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
-from unifocal.lab.report.numbers import NONE, interval, value
+from unifocal.lab.report.numbers import NONE, interval, notes_on, value
 from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
@@ -143,7 +143,12 @@ def sweeping(study: Study) -> Section | None:
                 notes=[
                     "Chosen by the validation cases of all folds together, as in the papers. Most cases are tested on "
                     "in one fold and choose in another, so the test means of what was chosen are a little too good; "
-                    "other cases, or other folds and seeds, would confirm it."
+                    "other cases, or other folds and seeds, would confirm it.",
+                    *notes_on(
+                        (mean, half, METRIC)
+                        for part in ("validation", "test")
+                        for mean, half in zip(table[part], table[f"{part}_half_width"], strict=True)
+                    ),
                 ],
             ),
         ),

@@ -30,10 +30,10 @@ MARKS = {"small": ("v", ACCENT, -0.22), "medium": ("o", MUTED, 0.0), "large": ("
 
 def by_size(block: Block, name: str) -> Drawing | None:
     """A panel for the cases, one for the lesions, as far as there are any."""
-    over_cases = f"{block.metric} by thirds of the cases' foreground, with bootstrap intervals over cases"
+    over_cases = f"{block.called} by thirds of the cases' foreground, with bootstrap intervals over cases"
     over_lesions = "the share of lesions found by thirds of their size"
     panels = [
-        (block.case_thirds, block.metric, "cases", over_cases),
+        (block.case_thirds, block.called, "cases", over_cases),
         (block.lesion_thirds, "lesions found", "lesions", over_lesions),
     ]
     panels = [panel for panel in panels if panel[0]]

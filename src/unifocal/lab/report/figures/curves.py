@@ -1,12 +1,12 @@
 """Curves: the losses of training and validation by epoch, and the sweep of a loss's parameters."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from unifocal.lab.report.figures.style import ACCENT, MUTED, PAPER, WIDTH, Drawing, finish, new_figure, styled
+from unifocal.lab.report.figures.style import ACCENT, MUTED, PAPER, WIDTH, Drawing, finish, interval, new_figure, styled
 from unifocal.lab.report.labels import clipped
 
 if TYPE_CHECKING:
@@ -76,21 +76,23 @@ def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
     stages = list(table.groupby("stage", sort=True)) if len(table) else []
     if not stages:
         return None
+    goes_on = False
     with styled():
         figure, grid = panels(len(stages), 1.9)
         for axes, (_, stage) in zip(grid, stages, strict=True):
-            _stage(axes, stage)
+            goes_on |= _stage(axes, stage)
             axes.set_ylim(_range(table))
             axes.set_ylabel(metric)
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
         chosen = table[table["chosen"]]
+        arrows = " Arrows: it goes on beyond what is possible." if goes_on else ""
         words = ", ".join(f"{row.parameter} = {row.value}" for row in chosen.itertuples())
         return finish(
             figure,
             name,
             f"{metric} by the value of each parameter; chosen: {words}.",
-            f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds. What is "
-            "chosen (ringed) is the best on the validation cases; those tested on choose nothing.",
+            f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds.{arrows} "
+            "What is chosen (ringed) is the best on the validation cases; those tested on choose nothing.",
         )
 
 
@@ -101,7 +103,9 @@ def _range(table: pd.DataFrame) -> tuple[float, float]:
     return max(float(low), 0.0) - 0.02, min(float(high), 1.0) + 0.02
 
 
-def _stage(axes: "Axes", stage: pd.DataFrame) -> None:
+def _stage(axes: "Axes", stage: pd.DataFrame) -> bool:
+    """Draw a stage; does any interval go on beyond [0, 1]?"""
+    goes_on = False
     numbers = pd.to_numeric(stage["value"], errors="coerce")
     x = np.arange(len(stage)) if numbers.isna().any() else numbers.to_numpy(float)
     shift = 0.08 * (float(np.min(np.diff(np.sort(x)))) if len(x) > 1 else 1.0)
@@ -109,10 +113,11 @@ def _stage(axes: "Axes", stage: pd.DataFrame) -> None:
         ("validation", ACCENT, "o", ACCENT, x - shift),
         ("test", MUTED, "s", PAPER, x + shift),
     ):
-        half = stage[f"{part}_half_width"].fillna(0)
-        look: dict[str, Any] = {"color": colour, "marker": mark, "mfc": face, "ms": 4, "lw": 1, "elinewidth": 0.8}
-        axes.errorbar(places, stage[part], yerr=half, label=part, **look)
+        for place, mean, half in zip(places, stage[part], stage[f"{part}_half_width"].fillna(0), strict=True):
+            goes_on |= interval(axes, place, (mean - half, mean + half), (0, 1), upright=True, color=colour, lw=0.8)
+        axes.plot(places, stage[part], color=colour, marker=mark, mfc=face, ms=4, lw=1, label=part)
     chosen = stage["chosen"].to_numpy(bool)
     axes.plot((x - shift)[chosen], stage["validation"][chosen], "o", mfc="none", mec=ACCENT, ms=10, label="chosen")
     axes.set_xticks(x, stage["value"])
     axes.set_xlabel(str(stage["parameter"].iloc[0]))
+    return goes_on

@@ -9,9 +9,14 @@ from unifocal.lab.report.figures.style import ACCENT, PAPER, Drawing, finish, ne
 from unifocal.lab.report.numbers import size
 from unifocal.lab.words import counted
 
+WIDE = 30  # ratio of the largest to the smallest lesion, from which on powers of ten are marks enough
+SUBS = (1, 1.5, 2, 3, 5, 7)
+
 
 def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> Drawing | None:
     """A panel for each class, sizes on a logarithmic axis; `sizes` of distinct lesions."""
+    from matplotlib.ticker import LogLocator
+
     found = {target: values for target, values in sizes.items() if len(values)}
     if not found:
         return None
@@ -24,7 +29,8 @@ def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> 
         for axes, (target, values) in zip(grid, found.items(), strict=True):
             axes.hist(np.clip(values, bins[0], bins[-1]), bins, color=ACCENT, edgecolor=PAPER, linewidth=0.6)
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
+            axes.xaxis.set_major_locator(LogLocator(subs=SUBS if high < WIDE * low else (1,)))
+            axes.xaxis.set_major_formatter(lambda size, _: _plain(size))
             axes.xaxis.set_minor_formatter(lambda size, _: "")
             axes.set_ylabel("lesions")
             axes.locator_params(axis="y", integer=True, nbins=4)
@@ -37,3 +43,8 @@ def histogram(sizes: Mapping[str, "pd.Series[float]"], unit: str, name: str) -> 
             for target, values in found.items()
         )
         return finish(figure, name, f"Lesion sizes. {words}.", "Sizes of the lesions tested on.")
+
+
+def _plain(size: float) -> str:
+    """A size in few letters: 1500 is 1.5k."""
+    return next((f"{size / unit:g}{letter}" for unit, letter in ((1e6, "M"), (1e3, "k")) if size >= unit), f"{size:g}")

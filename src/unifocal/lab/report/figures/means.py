@@ -11,13 +11,14 @@ from unifocal.lab.report.figures.style import (
     PAPER,
     Drawing,
     finish,
+    interval,
     new_figure,
     row_height,
     rows_axes,
     styled,
 )
 from unifocal.lab.report.labels import clipped
-from unifocal.lab.report.numbers import heading, is_share, value
+from unifocal.lab.report.numbers import bounds, heading, value
 
 DOTS = 1500  # cases in all, up to which each is drawn
 
@@ -34,6 +35,7 @@ def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
     losses, limited = shown(block)
     table = block.means(block.metric)
     by_loss = dict(list(folds[folds["metric"] == block.metric].groupby("loss")["value"]))
+    goes_on = False
     with styled():
         figure = new_figure(row_height(len(losses)))
         axes = figure.subplots()
@@ -41,18 +43,18 @@ def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
             mean, half = table.loc[loss, ["mean", "half_width"]]
             axes.plot(by_loss[loss], [n] * len(by_loss[loss]), "o", mfc=PAPER, mec=MUTED, ms=4, mew=0.7)
             if np.isfinite(half):
-                axes.plot([mean - half, mean + half], [n, n], color=ACCENT, lw=1.6, solid_capstyle="round")
+                ends = mean - half, mean + half
+                goes_on |= interval(axes, n, ends, bounds(block.metric), color=ACCENT, lw=1.6)
             axes.plot(mean, n, "o", color=ACCENT, ms=5.5)
         rows_axes(axes, [clipped(block.names[loss]) for loss in losses], heading(block.metric, block.spacing))
-        if is_share(block.metric):  # intervals may leave what is possible
-            low, high = axes.get_xlim()
-            axes.set_xlim(max(low, -0.03), min(high, 1.03))
+        arrows = " Arrows: it goes on beyond what is possible." if goes_on else ""
         numbers = ", ".join(f"{block.names[loss]} {value(table.loc[loss, 'mean'], block.metric)}" for loss in losses)
         return finish(
             figure,
             name,
-            f"Mean {block.metric} of each loss, best first: {numbers}.",
-            f"Mean {block.metric} with its 95 % t-interval over folds. Open dots are means of single folds.{limited}",
+            f"Mean {block.called} of each loss, best first: {numbers}.",
+            f"Mean {block.called} with its 95 % t-interval over folds.{arrows} Open dots are means of single "
+            f"folds.{limited}",
         )
 
 
@@ -94,7 +96,7 @@ def cases(block: Block, name: str) -> Drawing:
         return finish(
             figure,
             name,
-            f"{block.metric} of every test case by loss. Medians: {medians}.",
-            f"{block.metric} of every test case. Boxes hold the middle half of the cases, thick lines are medians, "
+            f"{block.called} of every test case by loss. Medians: {medians}.",
+            f"{block.called} of every test case. Boxes hold the middle half of the cases, thick lines are medians, "
             f"whiskers reach 1.5 box lengths; {dots}.{limited}",
         )

@@ -4,7 +4,7 @@ import numpy as np
 
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.figures.means import shown
-from unifocal.lab.report.figures.style import ACCENT, MUTED, RULE, Drawing, finish, new_figure, styled
+from unifocal.lab.report.figures.style import ACCENT, MUTED, RULE, Drawing, finish, interval, new_figure, styled
 from unifocal.lab.report.labels import clipped
 from unifocal.lab.report.numbers import value
 
@@ -27,12 +27,14 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
         axes = figure.subplots()
         points = np.array([[recall.loc[loss, "mean"], precision.loc[loss, "mean"]] for loss in losses], float)
         low, high = _frame(points)
+        within, goes_on = (max(low, 0.0), min(high, 1.0)), False
         _equal_f1(axes, low, high)
         for loss, (x, y) in zip(losses, points, strict=True):
             for half, line in ((recall.loc[loss, "half_width"], "x"), (precision.loc[loss, "half_width"], "y")):
                 if np.isfinite(half):
-                    ends = ([x - half, x + half], [y, y]) if line == "x" else ([x, x], [y - half, y + half])
-                    axes.plot(*ends, color=MUTED, lw=0.6, alpha=0.55)
+                    middle, place = (x, y) if line == "x" else (y, x)
+                    ends = middle - half, middle + half
+                    goes_on |= interval(axes, place, ends, within, line == "y", color=MUTED, lw=0.6, alpha=0.55)
             axes.plot(x, y, "o", color=ACCENT, ms=5.5)
         for loss, (x, y), place in zip(losses, points, _label_heights(points[:, 1], low, high), strict=True):
             axes.annotate(
@@ -53,6 +55,7 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="recall", ylabel="precision", aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks([tick for tick in axis.get_ticklocs() if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
+        arrows = " Arrows: they go on beyond the frame, or beyond what is possible." if goes_on else ""
         words = ", ".join(
             f"{block.names[loss]} {value(y, 'precision')} and {value(x, 'recall')}"
             for loss, (x, y) in zip(losses, points, strict=True)
@@ -62,7 +65,7 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
             name,
             f"Mean precision and recall of each loss: {words}.",
             "Mean precision against mean recall, with 95 % intervals over folds. Grey lines join equal F1 of the two "
-            f"means.{limited}",
+            f"means.{arrows}{limited}",
         )
 
 

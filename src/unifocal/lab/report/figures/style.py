@@ -142,6 +142,25 @@ def _spare(svg: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", svg)
 
 
+def interval(
+    axes: "Axes",
+    place: float,
+    ends: tuple[float, float],
+    bounds: tuple[float, float],
+    upright: bool = False,
+    **look: Any,
+) -> bool:
+    """Draw an interval as far as `bounds` go, with an arrow where it goes on; does it?"""
+    low, high = max(ends[0], bounds[0]), min(ends[1], bounds[1])
+    turn = 1 if upright else -1
+    axes.plot(*([place, place], [low, high])[::turn], **look)
+    marks = [(low, ends[0] < low, "v" if upright else "<"), (high, ends[1] > high, "^" if upright else ">")]
+    for end, is_cut, mark in marks:
+        if is_cut:
+            axes.plot(*([place], [end])[::turn], mark, ms=4 + 2.5 * look["lw"], mew=0, zorder=4, clip_on=False, **look)
+    return any(is_cut for _, is_cut, _ in marks)
+
+
 def rows_axes(axes: "Axes", names: list[str], label: str) -> None:
     """One row for each name, the first on top, with lines to follow by eye."""
     axes.set_yticks(range(len(names)), names)

@@ -50,12 +50,20 @@ def _place(study: Study, experiment: Experiment, block: Block, track: Track) -> 
     for number, (why, case) in enumerate(track(chosen, f"pictures of {experiment.dataset.name}")):
         try:
             shown = read(study, experiment, block.network, why, case, losses)
-        except (LabError, OSError):
-            return (Text("No pictures: the images, masks or predictions are not where the comparison found them."),)
+        except (LabError, OSError) as error:
+            return (Text(_lost(error)),)
         found += _case(shown, block, losses, f"picture-{place}-{number}")
         rows.append(_row(shown, block))
     names = [block.names[loss] for loss in losses]
     return (*found, Sheet(f"pictures-{place}", partial(draw_rows, rows, names)))
+
+
+def _lost(error: Exception) -> str:
+    return (
+        "No pictures: the images, masks or predictions are not where the comparison found them, or damaged "
+        f"({str(error).removesuffix('.')}). Predictions are made anew if cases.csv of their run is removed and the "
+        "command repeated."
+    )
 
 
 def _row(shown: Shown, block: Block) -> tuple[Any, ...]:
