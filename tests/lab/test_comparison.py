@@ -329,3 +329,19 @@ def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path)
     assert len(failed.failures) == 2
     assert not (out / "contours.png").exists()
     assert "contours.png" not in (out / "summary.md").read_text()
+
+
+def test_a_damaged_prediction_costs_the_picture_and_no_table(tmp_path):
+    class Told(Watcher):
+        def stage(self, text: str) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    dataset, out = read_data(tmp_path / "data"), tmp_path / "out"
+    compare([dataset], make_tiny("dice", epochs=1), out)
+    for path in out.glob("runs/*/predictions/*.png"):
+        path.write_bytes(b"cut")
+    (out / "summary.md").unlink()
+    compare([dataset], make_tiny("dice", epochs=1), out, Told())
+    assert not (out / "contours.png").exists() and "contours.png" not in (out / "summary.md").read_text()
+    assert [text for text in told if text.startswith("contours.png is left out: expected a readable image")]

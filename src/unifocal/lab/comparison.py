@@ -53,7 +53,7 @@ def compare(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher:
         if settings.shard is None:
             with lock(out, watcher.stage):
                 watcher.stage("drawing and writing")
-                write(comparison)
+                write(comparison, watcher)
     return comparison
 
 
@@ -196,14 +196,23 @@ def collect(experiments: Sequence[Experiment], settings: Settings, out: Path, ou
     return Comparison(list(experiments), settings, out, outcomes, **tables)
 
 
-def write(comparison: Comparison) -> None:
-    """Tables, pictures and summary, in `comparison.out`; none where nothing was tested."""
+def write(comparison: Comparison, watcher: Watcher) -> None:
+    """Tables, pictures and summary, in `comparison.out`; none where nothing was tested.
+
+    A picture that cannot be drawn, as of a damaged prediction, costs no table.
+    """
     if not comparison.is_tested:
         return
     write_table(comparison.out / "results.csv", comparison.cases)
     write_table(comparison.out / "lesions.csv", comparison.lesions)
     for experiment in comparison.experiments:
-        pictures.draw(comparison, experiment)
+        try:
+            pictures.draw(comparison, experiment)
+        except LabError as error:
+            watcher.stage(
+                f"{pictures.PICTURE} is left out: {error} Where that is a prediction, remove the folder of its run,"
+                " and the same command does the run again."
+            )
     report.write_summary(comparison)
 
 
