@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -241,6 +242,8 @@ class Cases:
             self.run(x, labels, ignore_index=-7, activation=activation, wanted=("tp", "fp", "fn", "ce"))
         else:
             self.run(x, labels, ignore_index=-7, activation=activation)
+        if activation == "softmax" and channels > 1:  # where no entropy but the label's is wanted
+            self.run(x, labels, ignore_index=-7, wanted=("tp", "fp", "fn", "ce"))
 
     def test_many_channels_with_dense_labels_weights_and_ignored_voxels(self):
         labels = (soft(11, 40) * 3).to(torch.int32)
@@ -554,6 +557,36 @@ class Cases:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes both sides of every `where`
 class TestInterpreted(Cases):
     __test__ = INTERPRETED
+
+    @pytest.mark.parametrize("size", [0.5, 4.0, 20.0])
+    @pytest.mark.parametrize("channels", [1, 3, 9])
+    def test_what_goes_with_the_instructions_of_a_gpu(self, channels, size, monkeypatch):
+        """They stand for functions here, but the series and the branches that only they need are as on a GPU."""
+        from unifocal.sums import triton_kernels
+
+        tl = importlib.import_module("triton.language")
+        asked = []
+
+        def fast_dividef(x, y):
+            asked.append("quotient")
+            return x / y
+
+        def fast_log2f(x):
+            asked.append("logarithm")
+            return tl.log2(x)
+
+        instructions = SimpleNamespace(fast_dividef=fast_dividef, fast_log2f=fast_log2f)
+        monkeypatch.setattr(triton_kernels, "_FAST", tl.constexpr(True))
+        monkeypatch.setattr(triton_kernels, "libdevice", instructions)
+        labels = hard(channels, 20)
+        x = logits(channels, 20, scale=1.0)
+        if channels == 1:
+            self.run(x * size, labels, activation="sigmoid")
+        else:
+            x.scatter_add_(1, labels[:, None], torch.full((2, 1, 20), size))
+            self.run(x, labels, gamma=0.0, wanted=("fp", "fn", "ce"))
+            self.run(x, labels, wanted=("rest", "ce"))
+        assert {*asked} == {"quotient", "logarithm"}
 
 
 @needs_triton
