@@ -13,7 +13,7 @@ from fake_grid import check_finished, make_grid, run_cell, start, wait_until
 
 from unifocal.lab.claims import hold
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid import run_grid, slurm, squeue
+from unifocal.lab.grid import run_grid, sbatch, slurm, squeue
 from unifocal.lab.grid.cells import read_history
 from unifocal.lab.grid.sbatch import make_executor
 from unifocal.lab.progress import Watcher
@@ -86,13 +86,15 @@ def test_a_job_that_is_killed_is_lost_and_its_log_named(out):
 COMMANDS = {
     # sbatch FILE: a process for each job of the array, which ends its life with the file of its number in `queue`
     "sbatch": """
-import os, pathlib, re, subprocess, sys
+import os, pathlib, re, subprocess, sys, time
 home = pathlib.Path(os.environ["FAKE_SLURM"])
 script = pathlib.Path(sys.argv[-1]).read_text()
 (home / "script.sh").write_text(script)
 if "partition=none" in script:
     sys.exit("sbatch: error: invalid partition specified: none")
 number = 100 + len(list(home.glob("array*")))
+if number > 100 and (home / "full").exists():
+    sys.exit("sbatch: error: submit limit reached")
 (home / f"array{number}").touch()
 array = re.search(r"--array=0-(\\d+)", script)
 for task in range(int(array[1]) + 1 if array else 1):
@@ -105,6 +107,8 @@ for task in range(int(array[1]) + 1 if array else 1):
     with (home / f"{name}.log").open("w") as log:
         subprocess.Popen(["bash", "-c", held + f"rm -f {home}/queue/{name}"], env=environment, stdout=log,
                          stderr=log, start_new_session=True)
+if (home / "slow").exists():
+    time.sleep(1)
 print(f"Submitted batch job {number}")
 """,
     "srun": """
@@ -173,6 +177,39 @@ def test_a_second_start_waits_for_the_jobs_of_the_first(out, home):
     code, records, errors = fake_grid.records_of(second)
     assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
     assert [path.name for path in home.glob("array*")] == ["array100"]
+    check_finished(cells)
+
+
+@pytest.mark.parametrize("moment", ["sbatch at work", "jobs recorded"])
+def test_an_interruption_while_jobs_are_submitted_loses_none(out, home, moment):
+    cells = make_grid(out, runs=3, epochs=5)
+    (home / "held").touch()
+    (home / "slow").touch()
+    first = start(out, engine="slurm")
+    wait_until((home / "array100" if moment == "sbatch at work" else out / "slurm" / "jobs.json").exists)
+    os.kill(first.pid, signal.SIGINT)
+    code, _, errors = fake_grid.records_of(first)
+    assert code == 130
+    assert "the jobs go on by themselves" in errors and "`scancel 100`" in errors
+    (home / "held").unlink()
+    code, records, errors = fake_grid.records_of(start(out, engine="slurm"))
+    assert code == 0 and {r["status"] for r in records} == {"finished"}, errors
+    assert [path.name for path in home.glob("array*")] == ["array100"]
+    check_finished(cells)
+
+
+def test_an_array_that_is_refused_does_not_lose_those_before(out, home, monkeypatch):
+    monkeypatch.setattr(sbatch, "ARRAY", 2)
+    cells, watcher = make_grid(out, runs=3, epochs=5), Said()
+    (home / "held").touch()
+    (home / "full").touch()
+    with pytest.raises(LabError, match=r"the jobs were refused: .*submit limit"):
+        run(cells, watcher)
+    assert "`scancel 100` ends them" in watcher.said[-1]
+    (home / "held").unlink()
+    (home / "full").unlink()
+    assert {r["status"] for r in run(cells).values()} == {"finished"}
+    assert sorted(path.name for path in home.glob("array*")) == ["array100", "array101"]
     check_finished(cells)
 
 

@@ -1,7 +1,7 @@
 """How runs are handed to SLURM: what is asked for each, in words of sbatch, and their submission."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,15 @@ def make_executor(submitit: Any, folder: Path, settings: Settings) -> Any:
     return executor
 
 
-def submit(executor: Any, cells: Sequence[Cell], task: Callable[[Cell], Record]) -> dict[str, Any]:
-    """A job of submitit for each cell, by its name."""
-    jobs: dict[str, Any] = {}
+def submit(executor: Any, cells: Sequence[Cell], task: Callable[[Cell], Record]) -> Iterator[dict[str, Any]]:
+    """A job of submitit for each cell, by its name; array by array, as the next one may be refused."""
     for start in range(0, len(cells), ARRAY):
         part = cells[start : start + ARRAY]
         try:
             submitted = executor.map_array(task, part)
         except Exception as error:  # several kinds, and what sbatch said in their text
             raise LabError(f"the jobs were refused: {' '.join(str(error).split())}") from error
-        jobs |= {cell.name: job for cell, job in zip(part, submitted, strict=True)}
-    return jobs
+        yield {cell.name: job for cell, job in zip(part, submitted, strict=True)}
 
 
 def _word(text: str) -> tuple[str, Any]:

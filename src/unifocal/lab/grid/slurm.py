@@ -10,6 +10,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, Execute, Record, make_record, perform
 from unifocal.lab.grid.following import Following
 from unifocal.lab.grid.sbatch import make_executor, submit
+from unifocal.lab.grid.signals import postponed
 from unifocal.lab.grid.squeue import Queue
 from unifocal.lab.grid.threads import use_threads
 from unifocal.lab.progress import Watcher
@@ -37,31 +38,34 @@ def in_slurm(
     following = Following(watcher)
     for cell in cells:
         following.begin(cell)
-    with lock(folder, watcher.stage):  # a second start waits here, and then finds the jobs of the first
-        queue = Queue(folder, executor.cluster)
-        jobs = queue.attach(submitit, cells)
-        free = [cell for cell in cells if not (cell.name in jobs or cell.is_finished or owner_of(cell.folder))]
-        jobs |= submit(executor, free, Task(execute, settings.threads))
-        queue.record(jobs)
-    if jobs:
-        watcher.stage(f"jobs in the queue: {len(jobs)} ({_ids(jobs)}); logs in {folder}")
-    for cell in cells:
-        if cell.name not in jobs:
-            yield make_record(cell, "busy", None)
-    left = {cell.name: cell for cell in cells if cell.name in jobs}
+    left: dict[str, Any] = {}  # the jobs that this process waits for
     try:
-        while left:
-            for cell in list(left.values()):
+        with lock(folder, watcher.stage):  # a second start waits here, and then finds the jobs of the first
+            queue = Queue(folder, executor.cluster)
+            left |= queue.attach(submitit, cells)
+            free = [cell for cell in cells if not (cell.name in left or cell.is_finished or owner_of(cell.folder))]
+            with postponed():  # a job that runs and is recorded nowhere would be started again
+                for jobs in submit(executor, free, Task(execute, settings.threads)):
+                    left |= jobs
+                    queue.record(jobs)
+        if left:
+            watcher.stage(f"jobs in the queue: {len(left)} ({_ids(left)}); logs in {folder}")
+        for cell in cells:
+            if cell.name not in left:
+                yield make_record(cell, "busy", None)
+        waiting = [cell for cell in cells if cell.name in left]
+        while waiting:
+            for cell in list(waiting):
                 following.look(cell)
-                if queue.is_over(jobs[cell.name]):
-                    record = _result(jobs[cell.name], cell)
-                    del left[cell.name]
+                if queue.is_over(left[cell.name]):
+                    waiting.remove(cell)
+                    record = _result(left.pop(cell.name), cell)
                     following.end(cell, record)
                     yield record
-            if left:
+            if waiting:
                 time.sleep(POLL)
     except BaseException:
-        _leave(executor.cluster, {name: jobs[name] for name in left}, home, watcher)
+        _leave(executor.cluster, left, home, watcher)
         raise
 
 
