@@ -135,7 +135,7 @@ def test_damaged_weights_are_told(world, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv", "validation.csv"])
-@pytest.mark.parametrize("how", ["gone", "cut", "wrong"])
+@pytest.mark.parametrize("how", ["gone", "cut", "cut at the end of a line", "wrong"])
 def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost, how):
     experiment, run, straight = world
     shutil.copytree(straight, tmp_path / "run")
@@ -144,7 +144,9 @@ def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world
         path.unlink()
     else:
         whole = path.read_bytes()
-        path.write_bytes(whole[:-9] if how == "cut" else whole[:99] + b"\xff\xfe" + whole[101:])
+        line = whole[: whole.rindex(b"\n", 0, -1) + 1]
+        wrong = whole[:99] + b"\xff\xfe" + whole[101:]
+        path.write_bytes({"cut": whole[:-9], "cut at the end of a line": line, "wrong": wrong}[how])
     assert not is_finished(tmp_path / "run")
     trained, tell = listener()
     execute(run, experiment, tmp_path / "run", tell)

@@ -4,8 +4,9 @@ One row per (dataset, network, loss, fold, seed, case, class, metric) with the n
 is undefined. Everything in a report can be computed again from it: see `unifocal.lab.statistics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,22 +23,28 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_with(path, lambda part: table.to_csv(part, index=False))
 
 
-def is_whole(path: Path) -> bool:
-    """Is there a text that ends with its last line? One that was cut short does not."""
+def is_whole(path: Path, rows: int | None = None) -> bool:
+    """Is there a text that ends with its last line, and with a header has so many rows, if that is known?"""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return False
-    return text.endswith("\n")
+    return text.endswith("\n") and rows in (None, text.count("\n") - 1)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def rows_of(result: Mapping[str, Any], table: str) -> int | None:
+    """How long a table of a finished run is; None where an earlier version did not say."""
+    rows = result.get("rows")
+    return rows.get(table) if isinstance(rows, dict) else None
+
+
+def read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
     """Raises LabError, with what to do, for a damaged one."""
     try:
         table = _read(path)
     except ValueError as error:
         raise LabError(f"expected a table; {path} is damaged ({error}). {ANEW}") from None
-    if not is_whole(path):
+    if not is_whole(path, rows):
         raise LabError(f"expected a whole table; {path} is cut short. {ANEW}")
     return table
 

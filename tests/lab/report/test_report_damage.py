@@ -1,5 +1,6 @@
 """Damaged files: named, with what to do, and left out where the rest can be reported."""
 
+import itertools
 import re
 
 import pytest
@@ -23,11 +24,12 @@ DAMAGES = {
     "empty": lambda whole: b"",
 }
 OTHERS = {"list": lambda whole: b"[]", "object": lambda whole: b"{}", "null": lambda whole: b"null"}
+SHORT = {"short": lambda whole: whole[: whole.rindex(b"\n", 0, -1) + 1]}  # by its last line
 RUN = "runs/unet-0-fold0-seed0"
 
 
 def damage(path, how):
-    path.write_bytes({**DAMAGES, **OTHERS}[how](path.read_bytes()))
+    path.write_bytes({**DAMAGES, **OTHERS, **SHORT}[how](path.read_bytes()))
 
 
 @pytest.mark.parametrize("how", [*DAMAGES, *OTHERS])
@@ -39,8 +41,14 @@ def test_what_everything_hangs_on_is_named(tmp_path, name, how):
         read_study(out)
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("name", ["cases.csv", "lesions.csv", "result.json"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *itertools.product(["cases.csv", "lesions.csv", "result.json"], DAMAGES),
+        ("cases.csv", "short"),
+        ("lesions.csv", "short"),
+    ],
+)
 def test_a_run_with_a_damaged_file_counts_as_failed(tmp_path, name, how):
     out = write_folder(tmp_path, cases=8, folds=2)
     damage(out / RUN / name, how)
@@ -61,7 +69,7 @@ def test_a_damaged_end_is_no_end(tmp_path, how):
     assert all(run.state == "finished" for run in others)
 
 
-@pytest.mark.parametrize("how", ["cut", "wrong"])
+@pytest.mark.parametrize("how", ["cut", "wrong", "short"])
 def test_a_damaged_learning_curve_is_left_out_with_a_word(tmp_path, how):
     out = write_folder(tmp_path, cases=8, folds=2)
     damage(out / RUN / "history.csv", how)

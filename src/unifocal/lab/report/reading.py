@@ -7,7 +7,7 @@ along, `results.csv` and `lesions.csv` stand in.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
 from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, total_remaining
 from unifocal.lab.protocols import Protocol, load
-from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, without_signs
+from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, rows_of, without_signs
 from unifocal.lab.settings import Settings, make_settings
 from unifocal.lab.storage import ANEW, expecting, read_json
 
@@ -145,10 +145,14 @@ def read_study(folder: Path) -> Study:
     damaged: list[str] = []
     runs, cases, lesions = [], [], []
     for plan in filter(None, planned):
-        run = replace(plan, history=_kept(damaged, pd.DataFrame(), _history, plan.folder / "history.csv"))
+        curve = partial(_history, epochs=plan.result.get("epochs"))
+        run = replace(plan, history=_kept(damaged, pd.DataFrame(), curve, plan.folder / "history.csv"))
         try:
             if run.is_finished and (run.folder / "cases.csv").is_file():
-                tables = _results(run.folder / "cases.csv"), _lesions(run.folder / "lesions.csv")
+                tables = (
+                    _results(run.folder / "cases.csv", rows_of(run.result, "cases")),
+                    _lesions(run.folder / "lesions.csv", rows_of(run.result, "lesions")),
+                )
                 cases.append(tables[0])
                 lesions.append(tables[1])
             runs.append(run)
@@ -218,13 +222,13 @@ def _open(folder: Path) -> Experiment:
         ) from None
 
 
-def _history(path: Path) -> pd.DataFrame:
-    """A row for each epoch; of a run that has only begun none."""
+def _history(path: Path, epochs: int | None) -> pd.DataFrame:
+    """A row for each of the epochs, if their number is known; of a run that has only begun none."""
     if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
     try:
         table = pd.read_csv(path, dtype=float)
-        is_damaged = not is_whole(path) or "validation_loss" not in table
+        is_damaged = not is_whole(path, epochs) or "validation_loss" not in table
     except ValueError:
         is_damaged = True
     if is_damaged:
@@ -232,17 +236,17 @@ def _history(path: Path) -> pd.DataFrame:
     return table
 
 
-def _results(path: Path) -> pd.DataFrame:
-    table = read_table(path)
+def _results(path: Path, rows: int | None = None) -> pd.DataFrame:
+    table = read_table(path, rows)
     missing = [column for column in COLUMNS if column not in table]
     if missing and len(table):
         raise LabError(f"expected a table of results; {path} has no column {', '.join(missing)}. {ANEW}")
     return table
 
 
-def _lesions(path: Path) -> pd.DataFrame:
+def _lesions(path: Path, rows: int | None = None) -> pd.DataFrame:
     """A table of lesions; without rows where no test case has any."""
-    return read_table(path) if path.is_file() else pd.DataFrame()
+    return read_table(path, rows) if path.is_file() else pd.DataFrame()
 
 
 def _outcome(path: Path) -> Mapping[str, Any]:

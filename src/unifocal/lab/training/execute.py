@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -25,7 +26,7 @@ from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.networks.chosen import Chosen
-from unifocal.lab.results import is_whole, write_table
+from unifocal.lab.results import is_whole, rows_of, write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
 from unifocal.lab.training.checkpoints import remove_checkpoints
@@ -35,7 +36,7 @@ from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
 
-TABLES = ("cases", "lesions", "validation")
+TABLES = ("cases", "lesions", "validation")  # `rows` of `result.json` says how long each is
 
 
 def silent(epoch: int, validation_loss: float) -> None:
@@ -57,12 +58,14 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent,
         result = train(run, experiment, folder, device, tell, judge)
     network = load_network(run, experiment, folder)
     divisor = chosen(run, experiment).divisor
-    validation, _ = score(run, experiment, network, divisor, split.validation, device)
-    write_table(folder / "validation.csv", validation)
-    cases, lesions = score(run, experiment, network, divisor, split.test, device, folder / "predictions")
-    write_table(folder / "lesions.csv", lesions)
-    write_table(folder / "cases.csv", cases)
-    write_json(folder / "result.json", result)
+    tables: dict[str, pd.DataFrame] = {}
+    tables["validation"], _ = score(run, experiment, network, divisor, split.validation, device)
+    tables["cases"], tables["lesions"] = score(
+        run, experiment, network, divisor, split.test, device, folder / "predictions"
+    )
+    for name in TABLES:
+        write_table(folder / f"{name}.csv", tables[name])
+    write_json(folder / "result.json", result | {"rows": {name: len(tables[name]) for name in TABLES}})
     remove_checkpoints(folder)
 
 
@@ -150,7 +153,8 @@ def is_trained(folder: Path) -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Is all there that a report needs, and whole? A run that has lost a part of it is completed from its weights."""
-    return read_result(folder) is not None and all(is_whole(folder / f"{name}.csv") for name in TABLES)
+    result = read_result(folder)
+    return result is not None and all(is_whole(folder / f"{name}.csv", rows_of(result, name)) for name in TABLES)
 
 
 def choose_device(name: str) -> str:
