@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import oracle
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,6 +37,9 @@ PARAMETERS: dict[str, dict] = {
 DEFAULTS_OF_NAME: dict[str, dict] = {"generalised-focal": {"gamma": 0.2}}  # where a name differs from its class
 
 ALL = unifocal.available()
+# A mean over voxels, one over classes with powers, both with a price for each class, and one that looks at masks first.
+EACH_KIND = ("cross-entropy", "cosine-tversky", "unified-focal", "adaptive-focal")
+KINDS_FIRST = [name if name in EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
 WRITTEN_ON_SUMS = [name for name in ALL if name != "adaptive-focal"]
 REGION = {
     "dice",

@@ -54,6 +54,7 @@ def test_a_tiny_run_writes_its_rows_and_says_how_the_goals_stand(losses, tmp_pat
     assert "1/1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_the_cells_that_were_finished(losses, tmp_path):
     labels = ["--labels", *losses.LABELS]
     command = [sys.executable, FOLDER / "losses.py", *TINY, *labels, "--rounds", "100", "--out", tmp_path / "all.csv"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL, make
+from cases import ALL, EACH_KIND, KINDS_FIRST, make
 from torch import Tensor, fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -24,11 +24,6 @@ from unifocal.sums.masks import masks
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ for inductor")
-
-
-# A mean over voxels, one over classes with powers, both with a price for each class, and one that looks at masks first.
-# That each loss is captured in one graph is known from test_contract.py and test_launches.py.
-EACH_KIND = ("cross-entropy", "cosine-tversky", "unified-focal", "adaptive-focal")
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +134,7 @@ def test_without_being_told_it_is_compiled_twice_at_most(name):
     assert backend.frame_count <= 3
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS_FIRST)
 def test_under_autocast(name):
     """The network is in bfloat16, and the loss takes its logits as they are."""
     module, tensors = Step(make(name), 3), Variant().tensors()
@@ -253,7 +248,11 @@ class Alone(nn.Module):
     ("name", "variant"),
     [
         *((name, variant) for name in EACH_KIND for variant in VARIANTS),
-        *((name, list(VARIANTS)[i % len(VARIANTS)]) for i, name in enumerate(ALL) if name not in EACH_KIND),
+        *(
+            pytest.param(name, list(VARIANTS)[i % len(VARIANTS)], marks=pytest.mark.slow)
+            for i, name in enumerate(ALL)
+            if name not in EACH_KIND
+        ),
     ],
 )
 def test_nothing_of_the_size_of_a_volume_is_computed_or_kept(name, variant):
@@ -313,7 +312,7 @@ def test_exported_for_any_size(name):
 
 
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS_FIRST)
 def test_traced_by_make_fx(name, mode):
     """With the gradient in the graph."""
     loss = make(name)

@@ -159,6 +159,7 @@ def test_layouts_prints_each_by_name(capsys, monkeypatch):
     assert all(name in out for name in LAYOUTS)
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_same_comparison_on_made_up_images(tmp_path, monkeypatch):
     """The wiring only; that the networks learn is the business of `make demo`."""
     monkeypatch.setattr(demo, "CASES", 9)

@@ -99,6 +99,7 @@ def test_a_finished_run_is_never_repeated(done):
     pd.testing.assert_frame_equal(again.cases, result.cases)
 
 
+@pytest.mark.slow
 def test_other_settings_are_other_runs_and_do_not_mix(tmp_path):
     dataset, out = read_data(tmp_path / "data"), tmp_path / "out"
     compare([dataset], make_tiny("dice", epochs=1), out)

@@ -106,6 +106,7 @@ def test_a_second_start_repeats_nothing_and_more_trials_go_on(done, tmp_path):
     assert journal.read_bytes().startswith(known)  # what was told is not told again
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_ends_as_if_it_never_was(done, tmp_path):
     folder, dataset, _, _ = done
     for after in (1, 4, 3):
@@ -117,6 +118,7 @@ def test_interrupted_anywhere_it_ends_as_if_it_never_was(done, tmp_path):
     assert (tmp_path / "out/search.csv").read_bytes() == (folder / "out/search.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_trials_that_lag_behind_are_cut_short_keep_their_history_and_are_no_failures(tmp_path, monkeypatch):
     """A planted case: with one of two weights the network learns nothing."""
     monkeypatch.setattr(study, "STARTUP", 1)
@@ -143,6 +145,7 @@ def test_trials_that_lag_behind_are_cut_short_keep_their_history_and_are_no_fail
     assert again.epochs == 0
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, monkeypatch, capsys):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     options = ["--epochs", 1, "--width", 4, "--batch-size", 4, "--threads", 1, "--device", "cpu", "--size", 32]
