@@ -1,5 +1,7 @@
 """The answer: its numbers by hand and by SciPy, and that it claims no more than the tests allow."""
 
+import re
+
 import numpy as np
 import pytest
 from folders import rule, write_folder
@@ -7,8 +9,10 @@ from scipy import stats
 
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.answer import answer, lead_of
+from unifocal.lab.report.contents.compared import OPPOSED, p_table, pairs_table
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.warnings import _order
+from unifocal.lab.statistics.verdict import NETWORKS_DIFFER
 
 
 def asked(out, metric="DSC"):
@@ -102,6 +106,26 @@ def test_no_difference_shown_tells_what_could_have_been_seen(tmp_path):
     assert lead.seen_cases == pytest.approx(3.236 * sd / np.sqrt(60), rel=0.05)
 
 
+def test_those_that_only_the_cases_tell_apart_are_no_equals(tmp_path):
+    def score(loss, seed, case):  # the third far behind, but on one fold of three
+        return 0.5 + 0.001 * ((7 * case + 3 * loss) % 11) - (loss == 2) * (0.01 + 0.5 * (case % 3 == 0))
+
+    study = read_study(write_folder(tmp_path, "dice,tversky,focal", score))
+    [block] = analyse(study, "DSC")
+    assert NETWORKS_DIFFER in set(block.verdicts.rows["verdict"])
+    _, second = answer(block, study)
+    assert " or from " not in second
+    assert second.endswith("; of 1 more these trained networks differ, but the folds do not show that new ones would.")
+
+
+def test_folds_so_few_that_no_difference_would_be_seen(tmp_path):
+    def score(loss, seed, case):  # as good as each other, each on other folds
+        return 0.5 + 0.01 * (case % 7) + 0.2 * (case % 3 == loss)
+
+    _, second = asked(write_folder(tmp_path, "dice,tversky,focal", score))
+    assert re.search(r"\(power 80 %\) is about 0\.\d+ over the cases; over the folds none would have been", second)
+
+
 def test_the_mean_alone_does_not_win(tmp_path):
     def score(loss, seed, case):  # slightly worse on nearly all cases, far better on two
         return 0.5 + loss * (0.4 if case in (0, 1) else -0.01 - 0.0001 * case)
@@ -109,6 +133,12 @@ def test_the_mean_alone_does_not_win(tmp_path):
     first, second = asked(write_folder(tmp_path, "dice,focal", score))
     assert first.startswith("focal has the highest mean DSC")
     assert second.startswith("The tests favour dice where the mean favours focal (p < 0.001 over cases;")
+    # The page marks such a pair, and the files have the reason.
+    [block] = analyse(read_study(tmp_path), "DSC")
+    matrix, pairs = p_table(block, block.pairs, "p"), pairs_table(block, "x")
+    assert matrix.rows[0][2].text == "↑ < 0.001 ***‡" and OPPOSED in matrix.notes
+    assert pairs.rows[0][2].text.endswith("‡") and OPPOSED in pairs.notes
+    assert "The mean favours one loss, the ranks the other" in pairs.data["reasons"][0]
 
 
 def test_ranks_may_differ_where_the_means_do_not(tmp_path):

@@ -45,11 +45,32 @@ def test_cases_without_foreground_are_told_apart(tmp_path):
     path.write_text(json.dumps(record))
     [told] = [text for text in of(out) if "show no" in text]
     assert told.startswith(
-        "4 cases of 40 show no lesion, and the networks find some in 75 % to 100 % of them, by loss."
+        "4 cases of 40 show no lesion, and the networks find some in 75 % to 100 % of them, by loss. In DSC, IoU, "
+        "precision, NSD such a case counts 1 for a loss that finds nothing and 0 for one that finds any"
     )
     [block] = analyse(read_study(out), "DSC")
-    assert block.alarms.loc["dice", ["cases", "share", "without"]].tolist() == [4, 0.75, 0.25]
-    assert block.alarms.loc["focal", "with_any"] == pytest.approx(0.5)
+    assert block.alarms.loc["dice", ["cases", "share"]].tolist() == [4, 0.75]
+    assert block.alarms.loc["focal", "DSC"] == pytest.approx(0.5)
+
+
+def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
+    out = clear(tmp_path, score=lambda loss, seed, case: float(case < 4) if loss == 1 else 0.5 + case / 999)
+    path = out / "dataset.json"
+    record = json.loads(path.read_text())
+    for facts in record["dataset"]["facts"][:4]:
+        facts["voxels"] = [sum(facts["voxels"]), 0]
+    path.write_text(json.dumps(record))
+    [block] = analyse(read_study(out), "recall")
+    assert block.means("recall").loc["focal", "mean"] > 0
+    assert any(text.startswith("focal (100 %): in so many of the cases that show lesion") for text in of(out))
+
+
+def test_results_that_are_not_there_are_told_and_their_loss_is_not_the_best(tmp_path):
+    out = clear(tmp_path, score=lambda loss, seed, case: None if loss == 1 and case % 2 else 0.5 + 0.1 * loss)
+    study = read_study(out)
+    assert any(text.startswith("40 results of focal on test cases are not there") for text in of(out))
+    [block] = analyse(study, "DSC")
+    assert block.ranked[0] == "dice" and block.complete == ("dice",)
 
 
 def test_leakage_stands_first(tmp_path):
@@ -78,7 +99,7 @@ def undefined_once(loss, seed, case):
         ({"score": rule(step=0.0)}, ["the first place is not settled"]),
         (
             {"score": lambda loss, seed, case: (1 - loss) * (0.5 + case / 999)},
-            ["focal: the trained networks find nothing"],
+            ["focal (100 %): in so many of the cases that show lesion"],
         ),
         ({"score": undefined_once}, ["DSC is undefined for some losses only, on 1 of 40 cases"]),
     ],

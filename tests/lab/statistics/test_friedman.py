@@ -107,7 +107,8 @@ def test_groups_count_once():
 
 def test_perfect_order_and_perfect_ties():
     ordered = friedman(scores_of(np.arange(4)[:, None] + np.zeros((4, 10))))
-    assert ordered.f == float("inf") and ordered.p == 0
+    assert ordered.f == float("inf") and ordered.p == pytest.approx(24**-9)  # of 24 orders, ten times the same
+    assert friedman(scores_of(np.arange(3)[:, None] + np.zeros((3, 2)))).p == pytest.approx(1 / 6)
     tied = friedman(scores_of(np.ones((4, 10))))
     assert (tied.chi2, tied.tie_correction, tied.p) == (0, 0, 1)
     assert [len(bar) for bar in tied.bars] == [4]

@@ -54,6 +54,7 @@ def test_every_column():
     spread = np.std([d[n::5].mean() for n in range(5)], ddof=1)
     error = spread * np.sqrt(1 / 5 + 1 / 4)
     assert row["detectable_folds"] == pytest.approx(noncentrality(5, 0.05, 0.8) * error)
+    assert row["detectable_folds_holm"] == pytest.approx(noncentrality(5, 0.05 / 3, 0.8) * error)
     assert result.typical["detectable"] == result.rows["detectable"].median()
 
 

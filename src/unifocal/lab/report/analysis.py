@@ -40,6 +40,7 @@ class Block:
         losses: labels of all that were asked for, in order.
         names: short name of each.
         done: finished runs of each, of `planned`.
+        lacking: of losses with every run, how many results of test cases are not there; 0 is left out.
         summary: as `results.summarise`, of all metrics.
         cases: the rows of the results table, of all metrics.
         scores: of the metric; None where no run has tested anything.
@@ -54,6 +55,7 @@ class Block:
     names: Mapping[str, str]
     done: Mapping[str, int]
     planned: int
+    lacking: Mapping[str, int]
     summary: pd.DataFrame
     cases: pd.DataFrame
     scores: Scores | None
@@ -74,8 +76,8 @@ class Block:
 
     @property
     def complete(self) -> tuple[str, ...]:
-        """The losses that finished every run: only these can be the best."""
-        return tuple(loss for loss in self.losses if self.done[loss] == self.planned)
+        """The losses that finished every run, with a result of every case: only these can be the best."""
+        return tuple(loss for loss in self.losses if self.done[loss] == self.planned and loss not in self.lacking)
 
     def means(self, metric: str) -> pd.DataFrame:
         """mean, half_width, images, undefined of a metric, by loss; those without a row are left out."""
@@ -190,6 +192,8 @@ def analyse(study: Study, metric: str) -> list[Block]:
         name, network, target = key
         experiment = study.experiments[name]
         mine = [run for run in study.runs if (run.dataset, run.network) == (name, network)]
+        done = {loss: sum(run.loss == loss and run.is_finished for run in mine) for loss in study.losses}
+        planned = len(experiment.splits) * len(study.settings.seeds)
         table = tables.get(key, study.cases.iloc[:0])
         here = (lesions[column] == word for column, word in zip(("dataset", "network", "class"), key, strict=True))
         blocks.append(
@@ -201,8 +205,9 @@ def analyse(study: Study, metric: str) -> list[Block]:
                 title=", ".join(word for word, is_telling in zip(key, several, strict=True) if is_telling),
                 losses=study.losses,
                 names=names,
-                done={loss: sum(run.loss == loss and run.is_finished for run in mine) for loss in study.losses},
-                planned=len(experiment.splits) * len(study.settings.seeds),
+                done=done,
+                planned=planned,
+                lacking=_lacking(table, [loss for loss in study.losses if done[loss] == planned], experiment, study),
                 summary=summarise(table) if len(table) else _NOTHING,
                 cases=table,
                 scores=_scores(table, metric, target, experiment, study.losses),
@@ -210,6 +215,12 @@ def analyse(study: Study, metric: str) -> list[Block]:
             )
         )
     return blocks
+
+
+def _lacking(table: pd.DataFrame, losses: list[str], experiment: Experiment, study: Study) -> dict[str, int]:
+    expected = sum(len(split.test) for split in experiment.splits) * len(study.settings.seeds)
+    found = table[["loss", "seed", "case"]].drop_duplicates()["loss"].value_counts()
+    return {loss: expected - int(found.get(loss, 0)) for loss in losses if found.get(loss, 0) < expected}
 
 
 _NOTHING = pd.DataFrame(columns=["loss", "metric", "folds", "images", "undefined", "mean", "half_width"])

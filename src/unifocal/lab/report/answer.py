@@ -7,7 +7,7 @@ from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
-from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
+from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER, NOT_SHOWN
 from unifocal.lab.words import counted
 
 
@@ -20,7 +20,7 @@ class Lead:
         ties: units on which both are equal.
         p_cases, p_folds: by Holm over all pairs.
         better: the one that the tests favour; empty if they show nothing.
-        seen_cases, seen_folds: the smallest differences that either test would have found.
+        seen_cases, seen_folds: the smallest differences that either test would have found, at Holm's first step.
     """
 
     best: str
@@ -88,7 +88,7 @@ def lead_of(block: Block, best: str, other: str) -> Lead:
         verdict=verdict["verdict"],
         better=verdict["better"],
         seen_cases=power["detectable_holm"],
-        seen_folds=power["detectable_folds"],
+        seen_folds=power["detectable_folds_holm"],
     )
 
 
@@ -172,18 +172,28 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
             f"would ({over_folds}{seen}){worse}."
         )
-    others = len(_alike(block, lead.best) - {lead.next})
-    more = f" or from {_other_losses(others)}" if others else ""
-    return f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds}){_unseen(block, lead)}{worse}."
+    alike = len(_those(block, lead.best, NOT_SHOWN) - {lead.next})
+    more = f" or from {_other_losses(alike)}" if alike else ""
+    apart = len(_those(block, lead.best, NETWORKS_DIFFER))
+    only = (
+        f"; of {apart} more these trained networks differ, but the folds do not show that new ones would"
+        if apart
+        else ""
+    )
+    told = f"The data cannot tell {name} from {other}{more} ({over_cases}; {over_folds})"
+    return f"{told}{_unseen(block, lead)}{only}{worse}."
 
 
 def _unseen(block: Block, lead: Lead) -> str:
-    limits = [(lead.seen_cases, f"{block.pairs.unit_name}s"), (lead.seen_folds, "folds")]
+    over = f"{block.pairs.unit_name}s"
+    limits = [(lead.seen_cases, over), (lead.seen_folds, "folds")]
     known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
     seen, power = " and ".join(known), percent(block.power.power)
-    return f"; the smallest difference that this study would have seen (power {power}) is about {seen}"
+    # So few folds that not even 0 against 1 would pass Holm's correction.
+    none = "" if len(known) == 2 or math.isnan(lead.seen_folds) else "; over the folds none would have been"
+    return f"; the smallest difference that this study would have seen (power {power}) is about {seen}{none}"
 
 
 def _is_possible(difference: float, block: Block) -> bool:
@@ -211,10 +221,10 @@ def _beaten(block: Block, best: str) -> list[str]:
     return [block.names[loss] for loss in block.ranked if loss in found]
 
 
-def _alike(block: Block, best: str) -> set[str]:
-    """The complete losses that the test over cases does not tell from the best."""
-    rows = block.pairs.rows
-    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & (rows["p_holm"] > block.verdicts.alpha)]
+def _those(block: Block, best: str, verdict: str) -> set[str]:
+    """The complete losses of which the tests say this beside the best."""
+    rows = block.verdicts.rows
+    mine = rows[((rows["loss"] == best) | (rows["other"] == best)) & (rows["verdict"] == verdict)]
     return ({*mine["loss"], *mine["other"]} - {best}) & set(block.complete)
 
 

@@ -14,6 +14,8 @@ from unifocal.lab.evaluation import SIZES
 from unifocal.lab.statistics.intervals import case_intervals
 from unifocal.lab.statistics.table import Scores
 
+FAVOURED = ("DSC", "IoU", "precision", "NSD")  # 1 where nothing is rightly found: means that empty cases move
+
 
 @dataclass(frozen=True)
 class Third:
@@ -62,15 +64,18 @@ def by_case_size(scores: Scores, sizes: "pd.Series[float]") -> list[Third]:
 
 
 def false_alarms(rows: pd.DataFrame, sizes: "pd.Series[float]") -> pd.DataFrame:
-    """Of the cases without foreground `cases`, how many, and `share`, of those in which each loss finds some; with
-    `without` and `with_any`, the means of DSC without and with foreground. `rows` are of one class."""
-    by_case = rows[rows["metric"] == "DSC"].groupby(["loss", "case"], sort=False)["value"]
-    dsc = by_case.agg(["mean", "min"]).reset_index()
-    is_empty = ~dsc["case"].isin(sizes.index)
-    empty, others = dsc[is_empty].groupby("loss", sort=False), dsc[~is_empty].groupby("loss", sort=False)
-    columns = {"cases": empty.size(), "without": empty["mean"].mean(), "with_any": others["mean"].mean()}
-    columns["share"] = (dsc["min"] < 1)[is_empty].groupby(dsc["loss"][is_empty], sort=False).mean()
-    return pd.DataFrame(columns).dropna(subset="cases")
+    """Of the cases without foreground `cases`, how many, and `share`, of those in which each loss finds some; and of
+    each of `FAVOURED` the mean over the cases with foreground. `rows` are of one class."""
+    shows = rows["case"].isin(sizes.index)
+    found = rows[(rows["metric"] == "DSC") & ~shows & rows["value"].notna()]
+    dsc = found.groupby(["loss", "case"], sort=False)["value"].min().reset_index()
+    alarms = (dsc["value"] < 1).groupby(dsc["loss"], sort=False)
+    table = pd.DataFrame({"cases": alarms.size(), "share": alarms.mean()})
+    for metric in FAVOURED:
+        of_metric = rows[(rows["metric"] == metric) & shows]
+        by_case = of_metric.groupby(["loss", "case"], sort=False)["value"].mean()
+        table[metric] = by_case.groupby("loss", sort=False).mean().reindex(table.index)
+    return table
 
 
 def by_lesion_size(lesions: pd.DataFrame) -> list[Third]:

@@ -9,11 +9,14 @@ from unifocal.lab.experiment import Experiment
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.reading import PlannedRun, Study
+from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
 from unifocal.lab.words import counted
 
 STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
+NEXT_TO_NOTHING = 0.01  # recall
+MOST = 0.5  # share of cases
 UNEQUAL = 1.5  # ratio of the largest to the smallest fold from which on it is told
 
 
@@ -81,6 +84,11 @@ def _parted(experiment: Experiment) -> list[str]:
 
 def _block(block: Block) -> Iterator[str]:
     of = f"{block.title}: " if block.title else ""
+    for loss, number in block.lacking.items():
+        yield (
+            f"{of}{counted(number, 'result')} of {block.names[loss]} on test cases {'is' if number == 1 else 'are'} "
+            "not there, though every run is: its means are of other cases, and it is not called the best."
+        )
     if block.scores is None:
         return
     units = len(np.unique(block.scores.unit))
@@ -128,19 +136,23 @@ def _alarms(block: Block) -> Iterator[str]:
     every = f"{low} of them" if low == high else f"{low} to {high} of them, by loss"
     yield (
         f"{counted(int(block.alarms['cases'].max()), 'case')} of {block.cases['case'].nunique()} show no "
-        f"{block.target}, and the networks find some in {every}. Such a case counts 0, which lowers every mean; the "
-        "results have a table of both kinds."
+        f"{block.target}, and the networks find some in {every}. In {some(FAVOURED)} such a case counts 1 for a loss "
+        "that finds nothing and 0 for one that finds any, so their means favour the loss that finds less; the results "
+        "have a table of the means over the other cases."
     )
 
 
 def _collapsed(block: Block) -> Iterator[str]:
-    """Losses whose networks find nothing: recall 0 on most cases that show the class."""
-    rows = block.summary[block.summary["metric"] == "recall"]
-    dead = rows[rows["mean"] == 0]["loss"].tolist()
-    if dead:
+    """Losses whose networks find next to nothing on most cases that show the class."""
+    rows = block.cases[(block.cases["metric"] == "recall") & block.cases["case"].isin(block.sizes.index)]
+    share = (rows["value"] < NEXT_TO_NOTHING).groupby(rows["loss"], sort=False).mean()
+    dead = share[share > MOST]
+    if len(dead):
+        named = some([f"{block.names[loss]} ({percent(part)})" for loss, part in dead.items()])
         yield (
-            f"{some([block.names[loss] for loss in dead])}: the trained networks find nothing at all. Other settings "
-            "(learning rate, epochs) may be at fault rather than the loss."
+            f"{named}: in so many of the cases that show {block.target} the trained networks find less than "
+            f"{percent(NEXT_TO_NOTHING)} of it. Other settings (learning rate, epochs) may be at fault rather than the "
+            "loss."
         )
 
 

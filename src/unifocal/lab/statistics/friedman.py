@@ -13,6 +13,7 @@ Demšar leaves out C. Nemenyi's test of two losses depends on which others take 
 diagram is an overview, `pairwise` the test.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,8 @@ class Friedman:
 
     Attributes:
         chi2, tie_correction: the statistic, and C by which it is divided (1 without ties).
-        f, p: Iman and Davenport's statistic and its p-value, from F with k - 1 and (k - 1)(N - 1) degrees of freedom.
+        f, p: Iman and Davenport's statistic and its p-value, from F with k - 1 and (k - 1)(N - 1) degrees of freedom;
+            not below k!^(1 - N), the smallest that orders of k losses on N units can have.
         mean_ranks: by loss, best (lowest) first.
         critical_difference: of mean ranks, at `alpha`.
         bars: runs of neighbours in `mean_ranks` that the critical difference does not separate; at least two each.
@@ -114,7 +116,13 @@ def _statistics(values: Floats) -> tuple[float, float, float, float]:
     chi2 = float(stats.friedmanchisquare(*values.T).statistic)
     rest = n * (k - 1) - chi2
     f = (n - 1) * chi2 / rest if rest > 1e-9 else float("inf")
-    return chi2, correction, f, float(stats.f.sf(f, k - 1, (k - 1) * (n - 1)))
+    # No p can be lower than that of all units in one order, which F does not know: it calls two units sure.
+    return (
+        chi2,
+        correction,
+        f,
+        max(float(stats.f.sf(f, k - 1, (k - 1) * (n - 1))), math.exp((1 - n) * math.lgamma(k + 1))),
+    )
 
 
 def _bars(mean_ranks: "pd.Series[float]", difference: float) -> tuple[tuple[str, ...], ...]:

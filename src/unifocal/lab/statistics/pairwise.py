@@ -24,8 +24,8 @@ from unifocal.lab.statistics.table import Scores
 Test = Literal["signed-rank", "rank-sum"]
 LABELS: dict[Test, str] = {
     "signed-rank": "Wilcoxon signed-rank test, paired, two-sided",
-    "rank-sum": "Wilcoxon rank-sum test, two-sided; unpaired, as in the papers: it does not use that all losses were "
-    "tested on the same cases",
+    "rank-sum": "Wilcoxon rank-sum test, two-sided, corrected for ties; unpaired, as in the papers: it does not use "
+    "that all losses were tested on the same cases",
 }
 EFFECTS: dict[Test, str] = {"signed-rank": "matched-pairs rank-biserial correlation", "rank-sum": "Cliff's delta"}
 DIGITS = 12  # differences are rounded to these, so that equal ones tie whatever their last bits say

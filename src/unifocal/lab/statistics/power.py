@@ -32,9 +32,9 @@ class Power:
     Attributes:
         rows: one row per pair: `loss`, `other`, `units`, `sd` (of the differences of units; NaN where they do not
             vary), `detectable` (over cases, a single test at `alpha`), `detectable_holm` (if it must pass the first
-            step of Holm's correction over all pairs, alpha / pairs), `folds`, `detectable_folds` (over folds, a
-            single test).
-        typical: the medians of the three over all pairs.
+            step of Holm's correction over all pairs, alpha / pairs), `folds`, `detectable_folds` and
+            `detectable_folds_holm` (likewise over folds).
+        typical: the medians of the four over all pairs.
     """
 
     alpha: float
@@ -60,13 +60,10 @@ def detectable(scores: Scores, *, alpha: float = 0.05, power: float = 0.8) -> Po
     columns = ["loss", "other", "units", "sd", "detectable", "detectable_holm"]
     table = pd.DataFrame(rows, columns=columns)
     table["folds"] = folds.rows["folds"].to_numpy()
-    table["detectable_folds"] = [
-        row.spread * noncentrality(row.folds, alpha, power) * np.sqrt(1 / row.folds + folds.ratio)
-        if row.folds > 1
-        else float("nan")
-        for row in folds.rows.itertuples()
-    ]
-    typical = table[["detectable", "detectable_holm", "detectable_folds"]].median()
+    errors = folds.rows["spread"].to_numpy(float) * np.sqrt(1 / table["folds"].clip(lower=1) + folds.ratio)
+    for column, level in ("detectable_folds", alpha), ("detectable_folds_holm", alpha / pairs):
+        table[column] = errors * np.array([noncentrality(n, level, power) for n in table["folds"]])
+    typical = table[[column for column in table if column.startswith("detectable")]].median()
     reasons = list(scores.reasons)
     if rows and typical.isna().all():
         reasons.append(f"Too few {scores.unit_name}s to say what could have been seen.")

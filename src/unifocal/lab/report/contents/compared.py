@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from unifocal.lab.report.analysis import MANY, Block
+from unifocal.lab.report.analysis import ALPHA, MANY, Block
 from unifocal.lab.report.figures.matrix import level, matrix
 from unifocal.lab.report.figures.ranks import critical_difference, stability
 from unifocal.lab.report.numbers import NONE, p_value, percent, signed, span, stars, value
@@ -12,6 +12,7 @@ from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.statistics.pairwise import Pairwise
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, MEANING
 
+OPPOSED = "‡ The mean favours the other one: ranks and mean disagree, as a few large differences decide the mean."
 CELLS = 14  # losses up to which the matrix of p-values is a table of numbers
 PAIRS = 66  # pairs that the page lists; the files have all
 
@@ -57,6 +58,7 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
     agreed = {
         frozenset((row.loss, row.other)) for row in block.verdicts.rows.itertuples() if row.verdict == LOSSES_DIFFER
     }
+    opposed = {frozenset(pair) for pair in result.rows.loc[_opposed(result), ["loss", "other"]].itertuples(index=False)}
     losses = [loss for loss in block.losses if loss in p.index]
     rows = []
     for loss in losses:
@@ -65,8 +67,8 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
             number, pair = p.loc[loss, other], frozenset((loss, other))
             winner = better.get(pair, "")
             sign = 0 if not winner or loss == other else 1 if winner == loss else -1
-            both = "†" if not is_papers and pair in agreed else ""
-            cells.append(_p_cell(number, sign, both) if loss != other else Cell(""))
+            marks = ("†" if not is_papers and pair in agreed else "") + ("‡" if pair in opposed else "")
+            cells.append(_p_cell(number, sign, marks) if loss != other else Cell(""))
         rows.append(cells)
     legend = (
         "The row's loss against the column's: ↑ it is better, ↓ worse, at p ≤ 0.05. * p ≤ 0.05, ** p ≤ 0.01, "
@@ -83,17 +85,27 @@ def p_table(block: Block, result: Pairwise, name: str, is_papers: bool = False) 
         ["", *(block.names[loss] for loss in losses)],
         rows,
         pairs,
-        notes=[legend + ("" if is_papers else over_folds), *map(block.shortly, result.reasons)],
+        notes=[
+            legend + ("" if is_papers else over_folds),
+            *([OPPOSED] if opposed else []),
+            *map(block.shortly, result.reasons),
+        ],
     )
 
 
-def _p_cell(p: float, sign: int, both: str) -> Cell:
+def _opposed(result: Pairwise) -> "pd.Series[bool]":
+    """The pairs that the test tells apart by ranks though the mean favours the other loss."""
+    rows = result.rows
+    return (rows["p_holm"] <= ALPHA) & (rows["effect"] * rows["standardised"] < 0)
+
+
+def _p_cell(p: float, sign: int, marks: str) -> Cell:
     if np.isnan(p):
         return Cell(NONE)
     steps = level(p, sign)
     arrow = "↑ " if steps > 0 else "↓ " if steps < 0 else ""
     tone = f"{'better' if steps > 0 else 'worse'}-{abs(steps)}" if steps else ""
-    return Cell(f"{arrow}{p_value(p)} {stars(p) if steps else ''}{both}".strip(), tone=tone)
+    return Cell(f"{arrow}{p_value(p)} {stars(p) if steps else ''}{marks}".strip(), tone=tone)
 
 
 def p_picture(block: Block, name: str) -> Part:
@@ -111,12 +123,12 @@ def p_picture(block: Block, name: str) -> Part:
 
 def pairs_table(block: Block, prefix: str) -> Table:
     """Each pair: how far apart, how sure, and what could have been seen."""
-    data = block.pairs.rows.drop(columns="reasons").merge(
-        block.verdicts.rows[["loss", "other", "p_folds", "verdict"]], on=["loss", "other"]
-    )
-    data = data.merge(
-        block.power.rows[["loss", "other", "detectable", "detectable_holm", "detectable_folds"]], on=["loss", "other"]
-    )
+    pair = ["loss", "other"]
+    limits = [column for column in block.power.rows if column.startswith("detectable")]
+    data = block.pairs.rows.merge(block.verdicts.rows[[*pair, "p_folds", "verdict"]], on=pair)
+    data = data.merge(block.power.rows[[*pair, *limits]], on=pair)
+    data["reasons"] = data["reasons"].map(" ".join)
+    data["opposed"] = _opposed(block.pairs).to_numpy()
     order = data["p_holm"].fillna(2).argsort(kind="stable")
     shown = data.iloc[order[:PAIRS]] if len(data) > PAIRS else data
     metric = block.metric
@@ -124,7 +136,7 @@ def pairs_table(block: Block, prefix: str) -> Table:
         [
             f"{block.names[row.loss]} – {block.names[row.other]}",
             str(row.units),
-            value(row.difference, metric),
+            value(row.difference, metric) + ("‡" if row.opposed else ""),
             span(row.low, row.high, metric),
             signed(row.effect),
             f"{row.wins} / {row.ties} / {row.defeats}",
@@ -132,7 +144,7 @@ def pairs_table(block: Block, prefix: str) -> Table:
             p_value(row.p_folds),
             row.verdict,
             value(row.detectable_holm, metric),
-            value(row.detectable_folds, metric),
+            value(row.detectable_folds_holm, metric),
         ]
         for row in shown.itertuples()
     ]
@@ -158,8 +170,9 @@ def pairs_table(block: Block, prefix: str) -> Table:
         texts=[8],
         notes=[
             f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest "
-            f"difference found with probability {percent(block.power.power)}, over cases at the first step of Holm's "
-            "correction.",
+            f"difference found with probability {percent(block.power.power)}, at the first step of Holm's correction. "
+            "Over folds, validation cases count as training cases.",
+            *([OPPOSED] if shown["opposed"].any() else []),
             *left,
         ],
     )
@@ -199,7 +212,8 @@ def ranks_table(block: Block, prefix: str) -> Table:
     agreement = block.rankings.agreement.to_numpy()[np.triu_indices(len(methods), 1)]
     lowest = np.nanmin(agreement) if np.isfinite(agreement).any() else np.nan
     notes = [
-        "Rank, and in brackets the range of 95 % of the bootstraps of the cases. Ties share the lowest rank.",
+        "Rank, and in brackets the range of 95 % of the bootstraps of the cases. Ties share the lowest rank. First, by "
+        "mean: in how many of the bootstraps, alone or with others.",
         *_two_mean_ranks(block),
     ]
     if tau == tau:

@@ -15,6 +15,7 @@ from unifocal.lab.report.figures.scatter import precision_recall
 from unifocal.lab.report.numbers import NONE, called, heading, interval, notes_on, percent, size, span, value
 from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
+from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.statistics.intervals import fold_means
 
@@ -176,20 +177,22 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
     rows = [
         [
             block.names[loss],
-            str(int(row.cases)),
-            percent(row.share),
-            value(row.without, "DSC"),
-            value(row.with_any, "DSC"),
+            str(int(row["cases"])),
+            percent(row["share"]),
+            *(value(row[metric], metric) for metric in FAVOURED),
         ]
         for loss, row in table.reindex([loss for loss in block.losses if loss in table.index]).iterrows()
     ]
     return make_table(
         f"alarms-{prefix}",
-        f"Cases without {block.target}, and in how many of them the networks find some.",
-        ["loss", "cases without", "with a false alarm", "DSC of these", "DSC of the others"],
+        f"Cases without {block.target}, in how many the networks find some, and the means over all others.",
+        ["loss", "cases without", "with a false alarm", *(f"{metric} of the others" for metric in FAVOURED)],
         rows,
         table.reset_index(),
-        notes=["Without foreground DSC is 1 if nothing is found and 0 otherwise. Means over cases."],
+        notes=[
+            "Without foreground each of these is 1 if nothing is found and 0 otherwise, so the means over all cases "
+            "favour the loss that finds less; those over the others do not."
+        ],
     )
 
 
