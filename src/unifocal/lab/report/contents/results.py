@@ -185,8 +185,8 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
     ]
     return make_table(
         f"alarms-{prefix}",
-        f"Cases without {block.target}, in how many the networks find some, and the means over all others.",
-        ["loss", "cases without", "with a false alarm", *(f"{metric} of the others" for metric in FAVOURED)],
+        f"Cases without {block.target}, in how many the networks find some, and the means over all other cases.",
+        ["loss", "cases without", "with a false alarm", *FAVOURED],
         rows,
         table.reset_index(),
         notes=[
