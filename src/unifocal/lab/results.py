@@ -29,7 +29,7 @@ def is_whole(path: Path, rows: int | None = None) -> bool:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return False
-    return text.endswith("\n") and rows in (None, text.count("\n") - 1)
+    return text.endswith("\n") and (rows is None or text.count("\n") > rows)
 
 
 def rows_of(result: Mapping[str, Any], table: str) -> int | None:
