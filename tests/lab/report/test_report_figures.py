@@ -278,6 +278,7 @@ def test_an_interval_of_a_sweep_that_is_cut_ends_in_an_arrow(half, is_cut):
     )  # fmt: skip
     drawing = there(sweep(table, "DSC", "x"))
     assert ("Arrows" in drawing.caption) == bool(arrows(drawing)) == is_cut
+    assert cut(drawing.file) == []
 
 
 def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic_scale():
@@ -291,4 +292,5 @@ def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic
     drawing = there(landscape(table, "focal", ["gamma"], "DSC", "search"))
     words = re.findall(r">([^<>]+)</text>", drawing.svg)
     assert {"gamma", "0.1", "1", "5", "winner of a fold"} <= set(words) and not any("$" in word for word in words)
+    assert cut(drawing.file) == []
     assert landscape(table, "dice", [], "DSC", "search") is None  # nothing of it varies

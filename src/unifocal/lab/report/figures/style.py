@@ -26,7 +26,7 @@ IN_PAGE = {
 }
 WIDTH = 5.0  # inches: across a phone, text is still large enough
 TABLES = 12.8  # px: the size of text in the page's tables
-READABLE = 6.2  # points that the smallest text keeps where a figure shrinks
+READABLE = 5.7  # points that the smallest text keeps where a figure shrinks
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
