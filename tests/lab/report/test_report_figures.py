@@ -289,7 +289,7 @@ def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic
         for n, gamma in enumerate((2.0, 0.1, 1.0, 9.0))
     ]
     table = pd.DataFrame(rows).assign(test=float("nan"))
-    drawing = there(landscape(table, "focal", ["gamma"], "DSC", "search"))
+    drawing = there(landscape(table, "focal", ["gamma"], "lesion precision", "search"))
     words = re.findall(r">([^<>]+)</text>", drawing.svg)
     assert {"gamma", "0.1", "1", "5", "winner of a fold"} <= set(words) and not any("$" in word for word in words)
     assert cut(drawing.file) == []
