@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -256,6 +257,23 @@ def test_what_a_finished_run_leaves(world):
     table = pd.read_csv(folder / "cases.csv")
     assert len(table) == len(METRICS) * len(experiment.splits[0].test)
     assert set(table["case"].astype(str)) == {experiment.dataset.cases[i].id for i in experiment.splits[0].test}
+
+
+def test_what_a_run_takes_beyond_its_epochs_is_told_of_one_that_went_on_too(world, tmp_path):
+    experiment, run, _ = world
+    with pytest.raises(Stop):
+        execute(run, experiment, tmp_path, stop_after(2, Stop()))
+    history = pd.read_csv(tmp_path / "history.csv").assign(seconds=1000.0)  # what was before does not count
+    state = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    state["history"] = history.iloc[:2].to_dict("records")
+    torch.save(state, tmp_path / "last.ckpt")
+    started = time.perf_counter()
+    execute(run, experiment, tmp_path)
+    whole = time.perf_counter() - started
+    result = json.loads((tmp_path / "result.json").read_text())
+    here = pd.read_csv(tmp_path / "history.csv")["seconds"][2:]
+    parts = len(here) * here.median() + result["seconds_starting"] + result["seconds_scoring"]
+    assert 0.8 * whole < parts <= whole and result["seconds_scoring"] > 0
 
 
 def test_the_metrics_are_those_of_the_written_predictions_on_the_original_grid(world):

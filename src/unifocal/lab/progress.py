@@ -101,8 +101,8 @@ class Bars(Lines):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("for the epochs left"),
             console=self.console,
             transient=True,
             speed_estimate_period=3600,  # epochs take long: judge the rest by all of them

@@ -1,5 +1,6 @@
 """How a comparison stands, from its files; and the command that shows it."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,8 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
+from typing import cast
 
 import fake_grid
 import pytest
@@ -22,7 +25,7 @@ from unifocal.lab.commands import status as command
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid import run_grid, status
 from unifocal.lab.grid.cells import read_history
-from unifocal.lab.grid.status import duration, read_status, total_remaining
+from unifocal.lab.grid.status import RunStatus, duration, read_status, total_remaining
 from unifocal.lab.settings import make_settings
 
 app = typer.Typer()
@@ -72,6 +75,19 @@ def test_what_remains_is_shared_by_those_who_run(mixed):
     two = [replace(run, state="running", remaining=1.0) if run.name == "run3" else run for run in runs]
     assert total_remaining(two) == pytest.approx(max((6 + 7 + 10) * pace / 2, runs[1].remaining or 0))
     assert total_remaining([runs[0], runs[2]]) is None
+
+
+def test_what_runs_take_beyond_their_epochs_is_that_of_finished_ones(mixed):
+    assert status.time_left(read_status(mixed)) == "about 23 s left for the epochs alone"
+    last = mixed / "runs" / "run0" / "result.json"
+    last.write_text(json.dumps({"seconds_starting": 20.0, "seconds_scoring": 5.0}))
+    runs = read_status(mixed)
+    # Two runs are yet to start, one of them for the rest of its epochs; three will be scored.
+    assert total_remaining(runs) == pytest.approx((6 + 7 + 10) * 1.0 + 2 * 20 + 3 * 5)
+    assert status.time_left(runs) == "about 78 s left"
+    assert 6 * 2.5 - 2.5 + 5 <= (runs[1].remaining or 0) <= 6 * 2.5 + 5
+    history(mixed / "runs" / "run1", 10, [1.0] * 10)  # all epochs done: it is being scored
+    assert 0 < (read_status(mixed)[1].remaining or 0) <= 5
 
 
 def test_runs_of_several_data_sets_lie_in_folders_of_their_own(mixed):
@@ -130,15 +146,70 @@ def printed(out, width, *words):
 def test_the_table_fits_the_window_and_has_no_colours_where_none_are_wanted(mixed, width):
     result = printed(mixed, width)
     assert result.exit_code == 0, result.output
-    told = command.words(read_status(mixed))  # lines that the terminal breaks, for what is in them may be copied
+    told = [
+        *command.reasons(runs := read_status(mixed)),
+        command.summary(runs),
+    ]  # lines that the terminal breaks, for what is in them may be copied
     assert all(len(line) <= width or line in told for line in result.output.splitlines())
     assert "\x1b" not in result.output
     text = " ".join(result.output.split())
     for part in ("finished", "running", "failed", "waiting", "4/10", "3/10"):
         assert part in text
-    assert "1 of 5 runs finished, 1 running, 1 failed, 2 waiting; about 23 s left" in text
+    assert "1 of 5 runs finished, 1 running, 1 failed, 2 waiting; about 23 s left for the epochs alone" in text
     assert "NotFinite: [loss] became nan" in text
     assert (f"process {os.getpid()} on" in text) == (width >= 100)
+
+
+@pytest.fixture
+def many():
+    """35 runs with long names, of which the last but some are at work."""
+    long = "hybrid-focal:alpha=[0.25,0.25]:delta=0.7:exponent=0.75:gamma=2:lam=0.5"
+    states = ["finished"] * 28 + ["failed"] + ["running"] * 2 + ["waiting"] * 4
+    run = RunStatus("", "", "finished", 3, 15, 1.0, None, None, None, None, None)
+    return [
+        replace(
+            run,
+            title=f"{long}, fold {n}",
+            state=cast("status.State", state),
+            reason="it broke" if state == "failed" else None,
+        )
+        for n, state in enumerate(states)
+    ]
+
+
+@pytest.mark.parametrize(("width", "height"), [(140, 30), (80, 24), (60, 24), (40, 24), (40, 14)])
+def test_a_window_shows_first_what_a_watcher_looks_for(many, width, height):
+    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, no_color=True)
+    lines = ["".join(part.text for part in line) for line in console.render_lines(command.view(many, "more", console))]
+    assert len(lines) < height
+    text = " ".join(" ".join(lines).split())
+    head, rows = text.split("Then: more.")
+    rows, left = rows.split("No room in this window for ")
+    assert head.startswith("28 of 35 runs finished, 2 running, 1 failed, 4 waiting; about")
+    shown = re.findall("running|failed|finished|waiting", rows)
+    assert shown[:4] == ["running", "running", "failed", "finished"] and "it broke" in rows
+    assert len(shown) + sum(map(int, re.findall(r"(\d+) ", left))) == 35
+
+
+def test_in_a_pipe_there_is_a_line_for_each_change_and_the_table_at_the_end(mixed, monkeypatch):
+    monkeypatch.setattr(command, "EVERY", 0.05)
+    steps = [
+        partial(history, mixed / "runs" / "run1", 5, [1.0] * 5),
+        *(
+            partial(storage.write_json, mixed / "runs" / name / "result.json", {"status": "finished"})
+            for name in ("run1", "run3", "run4")
+        ),
+    ]
+    timers = [threading.Timer(0.3 * n, step) for n, step in enumerate(steps, start=1)]
+    for timer in timers:
+        timer.start()
+    result = printed(mixed, 100, "--watch")
+    for timer in timers:
+        timer.join()
+    before, table = result.output.split("┏")
+    told = [line.split(" ")[0] for line in before.splitlines()]
+    assert told == ["1", "1", "2", "3", "4"]
+    assert table.endswith("4 of 5 runs finished, 1 failed\n") and table.count("\n│") == 5
 
 
 def test_watching_ends_when_every_run_has_ended(mixed, monkeypatch):

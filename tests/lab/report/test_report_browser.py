@@ -53,13 +53,24 @@ def test_nothing_is_wrong_with_the_page(folder_of, browser, kind, width, dark):
 
 
 def test_every_text_can_be_read(folder_of, browser):
-    """No text of a figure is smaller than 9 px on a phone, none of the page than 11."""
+    """No text of a figure is smaller than 9 px on a phone, none of the page than 11; figures are seen whole."""
     page = browser.open(folder_of("plain") / "report.html", width=390)
     page.evaluate(OPEN_ALL)
+    figures = "[...document.querySelectorAll('.scroll:has(.canvas)')]"
+    assert page.evaluate(f"{figures}.length") > 6
+    assert page.evaluate(f"{figures}.filter(it => it.scrollWidth > it.clientWidth).length") == 0
     sizes = """(kind) => Math.min(...[...document.querySelectorAll(kind)].map(e =>
         e.ownerSVGElement ? e.getBoundingClientRect().height : parseFloat(getComputedStyle(e).fontSize)))"""
     assert page.evaluate(f"({sizes})('p, td, th, figcaption, li, summary')") >= 11
     assert page.evaluate(f"({sizes})('.canvas text')") >= 9
+
+
+def test_the_table_of_results_is_seen_whole_on_a_desk(folder_of, browser):
+    page = browser.open(folder_of("plain") / "report.html", width=1280)
+    table = "document.querySelector('[id^=table-main] .scroll')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
+    lines = "[...document.querySelectorAll('p, figcaption')].map(it => it.clientWidth)"
+    assert page.evaluate(f"Math.max(...{lines})") < 750  # text is no wider than can be read
 
 
 def test_colours_follow_the_scheme(folder_of, browser):

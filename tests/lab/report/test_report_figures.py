@@ -1,6 +1,7 @@
 """Figures: SVG that can be set into a page, text that stays text, and places that are the numbers'."""
 
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,22 @@ from unifocal.lab.report.figures.matrix import level, matrix
 from unifocal.lab.report.figures.means import cases, means
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.figures.scatter import precision_recall
-from unifocal.lab.report.figures.style import IN_PAGE, INK, finish, for_page, new_figure, rows_axes, styled
+from unifocal.lab.report.figures.style import (
+    IN_PAGE,
+    INK,
+    Drawing,
+    finish,
+    for_page,
+    inches,
+    new_figure,
+    rows_axes,
+    saved,
+    styled,
+)
 from unifocal.lab.report.figures.trials import landscape
+from unifocal.lab.report.parts import every
 from unifocal.lab.report.reading import read_study
+from unifocal.lab.report.writing import build
 from unifocal.lab.statistics.intervals import fold_means
 
 
@@ -127,6 +141,76 @@ def test_the_matrix_of_many_losses_counts_pairs():
     assert matrix(levels, dict(zip("abc", "abc", strict=True)), "m").alt == "Of 3 pairs of losses 2 are told apart."
 
 
+def cut(svg):
+    """Texts of an SVG file that do not lie on its canvas."""
+    root = ElementTree.fromstring(svg)
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    found = []
+    for node in root.iter("{http://www.w3.org/2000/svg}text"):
+        text, style = node.text or "", node.attrib["style"]
+        size = float(there(re.search(r"font-size: ([\d.]+)px", style))[1])
+        put = node.get("transform", "")
+        moved, turned = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", put), re.search(r"rotate\(([-\d.]+)", put)
+        x, y = map(float, moved.groups() if moved else (node.attrib["x"], node.attrib["y"]))
+        turn = np.deg2rad(float(turned[1]) if turned else 0.0)
+        with styled():
+            length = 72 * inches(text) * size / 9
+        start = -length * (0.5 if "anchor: middle" in style else "anchor: end" in style)
+        for along in (start, start + length):
+            place = x + along * np.cos(turn), y + along * np.sin(turn)
+            is_level = np.cos(turn) > 0.5  # its top, too, must be on it
+            if not (0 <= place[0] <= width and 0.7 * size * is_level <= place[1] <= height):
+                found.append(text)
+    return found
+
+
+LONG = "unified-focal:delta=0.6:gamma=0.1:weight=0.5"
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        f"dice,unified-focal,{LONG}",
+        pytest.param(",".join(f"tversky:delta={n / 100}" for n in range(30, 46)), marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_no_text_of_a_figure_is_cut(tmp_path, losses):
+    study = read_study(write_folder(tmp_path, losses, cases=6))
+    for drawing in every(Drawing, build(study, quick=True)):
+        assert cut(drawing.file) == [], drawing.name
+        # PDF is written from the same places.
+        assert saved(drawing.figure, "svg", drawing.name) == drawing.file
+
+
+@pytest.mark.parametrize("kind", ["plain", "names"])
+def test_no_text_of_a_file_is_cut(folder_of, kind):
+    paths = list((folder_of(kind) / "report/figures").glob("*.svg"))
+    assert len(paths) > 8
+    assert {path.name: cut(path.read_text()) for path in paths} == {path.name: [] for path in paths}
+
+
+def test_lines_of_equal_f1_have_values_where_they_lie(block):
+    block, _ = block
+    drawing = there(precision_recall(block, "x"))
+    axes = drawing.figure.axes[0]
+    labels = [text for text in axes.texts if re.fullmatch(r"0\.\d+", text.get_text())]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 200]
+    assert len(labels) == len(lines) >= 2
+    for label, line in zip(labels, lines, strict=True):
+        x, y = np.array(line.get_xdata()), np.array(line.get_ydata())
+        assert 2 * x * y / (x + y) == pytest.approx(float(label.get_text()))
+        assert label.get_position()[0] == x[0] and y[0] == pytest.approx(axes.get_ylim()[1])
+
+
+def test_epochs_are_whole_numbers():
+    for epochs in (1, 2, 15):
+        drawing = there(learning({"a": [history(epochs)]}, {"a": "a"}, "x"))
+        ticks = [tick for tick in drawing.figure.axes[0].get_xticks() if 1 <= tick <= epochs]
+        assert ticks and all(tick == round(tick) for tick in ticks)
+        assert not any("." in label.get_text() for label in drawing.figure.axes[0].get_xticklabels())
+
+
 def history(epochs, start=1.0):
     n = np.arange(epochs)
     return pd.DataFrame({"epoch": n, "train_loss": start / (n + 1), "validation_loss": start / (n + 2)})
@@ -194,6 +278,7 @@ def test_an_interval_of_a_sweep_that_is_cut_ends_in_an_arrow(half, is_cut):
     )  # fmt: skip
     drawing = there(sweep(table, "DSC", "x"))
     assert ("Arrows" in drawing.caption) == bool(arrows(drawing)) == is_cut
+    assert cut(drawing.file) == []
 
 
 def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic_scale():
@@ -204,7 +289,8 @@ def test_trials_of_a_search_by_each_parameter_and_plain_numbers_on_a_logarithmic
         for n, gamma in enumerate((2.0, 0.1, 1.0, 9.0))
     ]
     table = pd.DataFrame(rows).assign(test=float("nan"))
-    drawing = there(landscape(table, "focal", ["gamma"], "DSC", "search"))
+    drawing = there(landscape(table, "focal", ["gamma"], "lesion precision", "search"))
     words = re.findall(r">([^<>]+)</text>", drawing.svg)
     assert {"gamma", "0.1", "1", "5", "winner of a fold"} <= set(words) and not any("$" in word for word in words)
+    assert cut(drawing.file) == []
     assert landscape(table, "dice", [], "DSC", "search") is None  # nothing of it varies

@@ -65,6 +65,25 @@ def test_latex_is_a_booktabs_table():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("漢1", "{[}U+6F22]1"),
+        ("Ｄ２", "D2"),
+        ("Nguyễn", "Nguyen"),
+        ("e\N{COMBINING ACUTE ACCENT}", "é"),
+        ("\x07ſ⅔", "{[}U+0007]s2/3"),
+        ("Łódź ½", "Łódź ½"),
+    ],
+)
+def test_a_name_in_latex_is_what_pdflatex_can_set(name, written):
+    assert f"\n{written} & 1 \\\\\n" in latex(small([(name, "1")]))
+
+
+def test_latex_tells_of_the_encoding_that_a_name_needs():
+    assert latex(small([("Dąb", "1")])).startswith("% packages: booktabs, graphicx, [T1]{fontenc}\n")
+
+
 def test_a_long_table_breaks_over_pages():
     text = latex(small([(f"loss {n}", "0") for n in range(41)]))
     assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 1 and r"\endhead" in text
@@ -91,6 +110,16 @@ def test_csv_and_parquet_are_unrounded(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(written[".parquet"]), data)
     back = pd.read_csv(written[".csv"], keep_default_na=False, na_values={"mean": [""]})
     pd.testing.assert_frame_equal(back, data)
+
+
+@pytest.mark.parametrize("kind", ["plain", "names"])
+def test_every_column_has_a_name(folder_of, kind):
+    tables = list((folder_of(kind) / "report/tables").glob("*.csv"))
+    assert len(tables) > 8
+    for path in tables:
+        columns = path.read_text().splitlines()[0].split(",")
+        assert "" not in columns and len({*columns}) == len(columns), path.name
+        assert list(pd.read_parquet(path.with_suffix(".parquet")).columns) == columns
 
 
 def test_the_main_table_holds_what_can_be_computed_from_the_results(folder_of):
@@ -158,10 +187,25 @@ def test_every_latex_table_compiles(folder_of, tmp_path, kind):
         r"\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}"
         r"\usepackage{booktabs,graphicx,longtable}\usepackage[table]{xcolor}"
     )
-    inputs = "\n".join(path.read_text() + "\n\\clearpage" for path in tables)
+    compile_latex(packages, "\n".join(path.read_text() + "\n\\clearpage" for path in tables), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["", r"\usepackage[T1]{fontenc}"])
+def test_any_name_compiles(tmp_path, encoding):
+    """Without T1, the names that need none."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex here: apt-get install texlive-latex-recommended")
+    characters = [chr(code) for code in (*range(1, 0x530), *range(0x1E00, 0x2300), 0x6F22, 0xFB01, 0xFF21, 0x1F44D)]
+    names = [name for name in characters if encoding or "fontenc" not in latex(small([(name, "1")]))]
+    rows = [("".join(names[n : n + 12]), "1") for n in range(0, len(names), 12)]
+    compile_latex(rf"{encoding}\usepackage{{booktabs,longtable}}", latex(small(rows)), tmp_path)
+
+
+def compile_latex(packages, inputs, folder):
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\n\\end{{document}}"
-    (tmp_path / "all.tex").write_text(document)
+    (folder / "all.tex").write_text(document)
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+    assert (folder / "all.pdf").stat().st_size > 10_000

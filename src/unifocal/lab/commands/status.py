@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,34 +29,79 @@ def status(
     ] = False,
 ) -> None:
     """Print which runs are finished, running, failed or waiting, and when they will end."""
-    from rich.console import Console, Group
+    from rich.console import Console
+
+    from unifocal.lab.grid.status import read_status, wait_for_plan
+
+    console, is_stopped = Console(), watch
+    if watch:
+        try:
+            wait_for_plan(out, lambda text: say(console, text))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        with suppress(KeyboardInterrupt):
+            follow(out, console)
+            is_stopped = False
+    runs = read_status(out)
+    console.print(render(runs, console))
+    for line in [*reasons(runs), summary(runs)]:
+        say(console, line)
+    if is_stopped:
+        raise typer.Exit(130)
+
+
+def follow(out: Path, console: "Console") -> None:
+    """Tell how it stands until every run has ended: in a window what has room, elsewhere a line at each change."""
     from rich.live import Live
+
+    from unifocal.lab.grid.status import is_between, read_status, read_to_come
+
+    seen: object = None
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else nullcontext() as live:
+        while True:
+            runs, to_come = read_status(out), read_to_come(out)
+            if live is not None:
+                live.update(view(runs, to_come, console), refresh=True)
+            elif (now := [(run.state, run.epoch) for run in runs]) != seen:
+                say(console, summary(runs))
+                seen = now
+            states = {run.state for run in runs}
+            if not states & {"running", "waiting"} and not is_between(states, to_come):
+                return
+            time.sleep(EVERY)
+
+
+def view(runs: Sequence["RunStatus"], to_come: str, console: "Console") -> "RenderableType":
+    """As much as the window has room for: the line that sums up, runs at work, runs that failed, then the others."""
+    from rich.console import Group
     from rich.text import Text
 
-    from unifocal.lab.grid.status import is_between, read_status, read_to_come, wait_for_plan
+    first = {"running": 0, "failed": 1}
+    ordered = sorted(runs, key=lambda run: first.get(run.state, 2))
+    for number in range(min(len(runs), console.height), -1, -1):
+        shown, left = ordered[:number], ordered[number:]
+        head = [summary(runs), *([f"Then: {to_come}."] if to_come else [])]
+        end = [*reasons(shown), *([f"No room in this window for {_states(left)}."] if left else [])]
+        parts = [*map(Text, head), _rows(shown, console), *map(Text, end)]
+        if len(console.render_lines(Group(*parts), pad=False)) < console.height:
+            break
+    return Group(*parts)
 
-    console = Console()
-    if not watch:
-        runs = read_status(out)
-        console.print(render(runs, console))
-        for line in words(runs):
-            say(console, line)
-        return
 
-    def look() -> "RenderableType":
-        then = [f"Then: {to_come}."] if to_come else []
-        return Group(render(runs, console), *map(Text, [*words(runs), *then]))
+def _rows(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
+    """The table, or a line for each run where the window is too narrow."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
 
-    try:
-        wait_for_plan(out, lambda text: say(console, text))
-        runs, to_come = read_status(out), read_to_come(out)
-        with Live(look(), console=console, auto_refresh=False) as live:
-            while (states := {run.state for run in runs}) & {"running", "waiting"} or is_between(states, to_come):
-                time.sleep(EVERY)
-                runs, to_come = read_status(out), read_to_come(out)
-                live.update(look(), refresh=True)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    from unifocal.lab.report.labels import clipped
+
+    table = render(runs, console)
+    if isinstance(table, Table):
+        return table
+    begun = [f"{run.state} {run.epoch}/{run.epochs} " for run in runs]
+    lines = [text + clipped(run.title, console.width - len(text)) for text, run in zip(begun, runs, strict=True)]
+    return Group(*(Text(line, no_wrap=True, overflow="crop") for line in lines))
 
 
 def render(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
@@ -87,17 +133,22 @@ def render(runs: Sequence["RunStatus"], console: "Console") -> "RenderableType":
     return fitting(table, console)
 
 
-def words(runs: Sequence["RunStatus"]) -> list[str]:
-    """Why runs failed, and a line that sums up."""
-    return [*(f"{run.title}: {run.reason}" for run in runs if run.state == "failed"), summary(runs)]
+def reasons(runs: Sequence["RunStatus"]) -> list[str]:
+    """Why runs failed."""
+    return [f"{run.title}: {run.reason}" for run in runs if run.state == "failed"]
 
 
 def summary(runs: Sequence["RunStatus"]) -> str:
     """`7 of 15 runs finished, 2 running, 1 failed; about 2 h left`."""
-    from unifocal.lab.grid.status import total_remaining
+    from unifocal.lab.grid.status import time_left
 
+    finished = sum(run.state == "finished" for run in runs)
+    others = _states([run for run in runs if run.state != "finished"])
+    parts = [f"{finished} of {counted(len(runs), 'run')} finished", *([others] if others else [])]
+    return "; ".join([", ".join(parts), *([left] if (left := time_left(runs)) else [])])
+
+
+def _states(runs: Sequence["RunStatus"]) -> str:
+    """`2 running, 1 failed`."""
     count = {state: sum(run.state == state for run in runs) for state in COLOURS}
-    parts = [f"{count['finished']} of {counted(len(runs), 'run')} finished"]
-    parts += [f"{count[state]} {state}" for state in ("pruned", "running", "failed", "waiting") if count[state]]
-    left = total_remaining(runs)
-    return ", ".join(parts) + ("" if left is None else f"; about {duration(left)} left")
+    return ", ".join(f"{number} {state}" for state, number in count.items() if number)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,8 @@ class RunStatus:
     epochs: int
     seconds_per_epoch: float | None  # median of the last ten
     remaining: float | None  # seconds that a running one will need, if it keeps its pace
+    starting: float | None  # seconds that a finished one took beyond its epochs before their end
+    scoring: float | None  # and after it, for predictions and metrics
     owner: Owner | None  # of a running one
     reason: str | None  # of a failed one
 
@@ -53,8 +55,9 @@ def read_status(out: Path) -> list[RunStatus]:
         cells = [
             Cell(str(out / run.get("folder", "")), run["name"], _title(run, out), int(run["epochs"])) for run in planned
         ]
-    now = file_system_time(out)
-    return [_status(cell, now) for cell in cells]
+    now, ends = file_system_time(out), [_end(cell) for cell in cells]
+    scoring = _median([_number(end, "seconds_scoring") for end in ends]) or 0.0
+    return [_status(cell, end, now, scoring) for cell, end in zip(cells, ends, strict=True)]
 
 
 def read_to_come(out: Path) -> str:
@@ -80,14 +83,28 @@ def wait_for_plan(out: Path, tell: Callable[[str], object]) -> bool:
 
 
 def total_remaining(runs: Sequence[RunStatus]) -> float | None:
-    """Seconds until all runs are finished, if as many as now go on at the same pace; None if nothing tells."""
-    paces = [run.seconds_per_epoch for run in runs if run.seconds_per_epoch is not None]
+    """Seconds until all runs are finished, if as many as now go on at the same pace; None if nothing tells.
+
+    What a run takes beyond its epochs is that of the finished ones; without any it is left out.
+    """
+    pace = _median([run.seconds_per_epoch for run in runs])
     running = [run for run in runs if run.state == "running"]
-    if not paces or not running:
+    if pace is None or not running:
         return None
-    pace = statistics.median(paces)
-    left = sum(run.epochs - run.epoch for run in runs if run.state in ("running", "waiting"))
-    return max(left * pace / len(running), *(run.remaining or 0.0 for run in running), 0.0)
+    left = [run for run in runs if run.state in ("running", "waiting")]
+    starting, scoring = (_median([getattr(run, name) for run in runs]) or 0.0 for name in ("starting", "scoring"))
+    to_start = sum(run.state == "waiting" or not run.epoch for run in left)
+    whole = sum(run.epochs - run.epoch for run in left) * pace + to_start * starting + len(left) * scoring
+    return max(whole / len(running), *(run.remaining or 0.0 for run in running), 0.0)
+
+
+def time_left(runs: Sequence[RunStatus]) -> str:
+    """`about 2 h left`, with a word if that is the epochs alone; empty if nothing tells."""
+    left = total_remaining(runs)
+    if left is None:
+        return ""
+    is_whole = any(run.starting is not None and run.scoring is not None for run in runs)
+    return f"about {duration(left)} left" + ("" if is_whole else " for the epochs alone")
 
 
 def duration(seconds: float) -> str:
@@ -112,38 +129,48 @@ def _title(run: dict[str, Any], out: Path) -> str:
         return str(run["title"])
 
 
-def _status(cell: Cell, now: float) -> RunStatus:
+def _status(cell: Cell, end: dict[str, Any] | None, now: float, scoring: float) -> RunStatus:
     history = read_history(cell.folder)
     owner = owner_of(cell.folder, now=now)
     reason = _reason(cell.folder / "failure.json")
     pace = statistics.median(row["seconds"] for row in history[-10:]) if history and "seconds" in history[-1] else None
     remaining = None
     state: State
-    end = _end(cell)
-    if end in ("pruned", "finished"):
-        state, owner, reason = "pruned" if end == "pruned" else "finished", None, None
+    if end:
+        state, owner, reason = "pruned" if end.get("status") == "pruned" else "finished", None, None
     elif owner:
         state, reason = "running", None
         if pace is not None:
             since = max(0.0, now - (cell.folder / "history.csv").stat().st_mtime)
-            remaining = max(0.0, (cell.epochs - len(history)) * pace - min(since, pace))
+            left = cell.epochs - len(history)
+            remaining = max(0.0, left * pace + scoring - min(since, pace if left else scoring))
     else:
-        reason = DAMAGED if end == "damaged" else reason
+        reason = DAMAGED if end is not None else reason
         state = "failed" if reason else "waiting"
-    return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, owner, reason)
+    beyond = _number(end, "seconds_starting"), _number(end, "seconds_scoring")
+    return RunStatus(cell.name, cell.title, state, len(history), cell.epochs, pace, remaining, *beyond, owner, reason)
 
 
-def _end(cell: Cell) -> str | None:
-    """pruned, finished, or damaged where its last file is; None if it has not ended."""
+def _end(cell: Cell) -> dict[str, Any] | None:
+    """The last file of a run; None if it has not ended, and empty if the file is damaged."""
     if not cell.is_finished:
         return None
     try:
         result = read_json(cell.folder / "result.json")
     except LabError:
-        return "damaged"
-    if not isinstance(result, dict):
-        return "damaged"
-    return "pruned" if result.get("status") == "pruned" else "finished"
+        return {}
+    return {"status": "finished", **result} if isinstance(result, dict) else {}
+
+
+def _number(end: dict[str, Any] | None, name: str) -> float | None:
+    """A number of a run's last file, if that has it: earlier versions wrote fewer."""
+    value = (end or {}).get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _reason(path: Path) -> str | None:

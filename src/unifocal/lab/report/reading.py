@@ -16,7 +16,7 @@ import pandas as pd
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
-from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, total_remaining
+from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, time_left
 from unifocal.lab.protocols import Protocol, load
 from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, rows_of, without_signs
 from unifocal.lab.settings import Settings, make_settings
@@ -75,7 +75,7 @@ class Study:
         search: `search.csv`, where `tune` has searched; empty elsewhere.
         outcome: `search.json`, what came of the search; empty elsewhere.
         trials: what a search has tried; the losses at their defaults are runs like any other.
-        seconds_left: until all runs are finished, while some are running and anything tells.
+        time_left: in words, until all runs are finished, while some are running and anything tells.
         tune: the words of the `tune` command that made it, but for data and settings; empty where `compare` did.
         to_come: what will be planned when these runs have ended; empty if these are all.
         damaged: what could not be read and is left out, a sentence each.
@@ -91,7 +91,7 @@ class Study:
     search: pd.DataFrame
     outcome: Mapping[str, Any]
     trials: tuple[RunStatus, ...]
-    seconds_left: float | None
+    time_left: str
     tune: tuple[str, ...] = ()
     to_come: str = ""
     damaged: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ def read_study(folder: Path) -> Study:
         _kept(damaged, pd.DataFrame(), _search, folder / "search.csv"),
         _kept(damaged, {}, _outcome, folder / "search.json"),
         tuple(trials),
-        total_remaining(statuses),
+        time_left(statuses),
         tune,
         to_come,
         tuple(damaged),

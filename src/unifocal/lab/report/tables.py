@@ -3,6 +3,7 @@
 People read `rows`, rounded and marked; programs read `data`, the same numbers unrounded and one row each.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,6 @@ def latex(table: Table) -> str:
     caption, label = rf"\caption{{{_latex(table.caption)}}}", rf"\label{{tab:{table.name}}}"
     shaded = any(cell.tone in TONES for row in table.rows for cell in row)
     long = len(body) > LONG
-    packages = ["booktabs", "longtable" if long else "graphicx", *(["[table]{xcolor}"] if shaded else [])]
-    comment = f"% packages: {', '.join(packages)}"
     notes = [rf"\par\smallskip\footnotesize {_latex(' '.join(table.notes))}"] if table.notes else []
     if long:
         lines = [rf"\begin{{longtable}}{{{alignment}}}", caption + label + r" \\", r"\toprule", head, r"\midrule"]
@@ -119,7 +118,10 @@ def latex(table: Table) -> str:
         begin = rf"{FIT}\begin{{tabular}}{{{alignment}}}"
         lines = [r"\begin{table}", r"\centering", caption + label, begin, r"\toprule", head, r"\midrule"]
         lines += [*body, r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table}"]
-    return "\n".join([comment, *lines]) + "\n"
+    text = "\n".join(lines) + "\n"
+    packages = ["booktabs", "longtable" if long else "graphicx", *(["[table]{xcolor}"] if shaded else [])]
+    packages += ["[T1]{fontenc}"] if WITH_T1 & set(text) else []
+    return f"% packages: {', '.join(packages)}\n{text}"
 
 
 def _markdown_row(texts: Sequence[str]) -> str:
@@ -157,15 +159,29 @@ SPECIAL = {
     "γ": r"$\gamma$",
     "λ": r"$\lambda$",
     "\N{NARROW NO-BREAK SPACE}": r"\,",
+    "\N{FRACTION SLASH}": "/",
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
     "[": "{[}",  # after the end of a row it would begin an argument
 } | {character: f"\\{character}" for character in "&%$#_{}"}
+LAST = "\N{LATIN SMALL LETTER Z WITH CARON}"  # up to here pdflatex has a glyph for each character but these
+WITHOUT_GLYPH = "ĦħĸĿŀŉŦŧ"
+WITH_T1 = frozenset("«»ÐÞðþĄąĐđĘęĮįŊŋŲų")
 
 
 def _latex(text: str) -> str:
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return "".join(map(_latex_character, unicodedata.normalize("NFC", " ".join(text.split()))))
+
+
+def _latex_character(character: str) -> str:
+    """As pdflatex can set it: what it has no glyph for as the plain characters it stands for, or as its number."""
+    if character in SPECIAL:
+        return SPECIAL[character]
+    if " " <= character <= "~" or ("\N{NO-BREAK SPACE}" <= character <= LAST and character not in WITHOUT_GLYPH):
+        return character
+    plain = [part for part in unicodedata.normalize("NFKD", character) if part in SPECIAL or " " <= part <= "~"]
+    return "".join(SPECIAL.get(part, part) for part in plain) or f"{{[}}U+{ord(character):04X}]"
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -9,9 +9,11 @@ The folder holds
     predictions/    class indices on the grid of the original image
     cases.csv       metrics of the test cases, and lesions.csv, of each of their lesions
     validation.csv  metrics of the cases that chose the epoch
-    result.json     the very last file
+    result.json     the very last file; besides the times of its epochs it says how long the process that trained
+                    took beyond them (`seconds_starting`), and for predictions and metrics (`seconds_scoring`)
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent,
     result = read_result(folder)
     if result is None:
         result = train(run, experiment, folder, device, tell, judge)
+    started = time.perf_counter()
     network = load_network(run, experiment, folder)
     divisor = chosen(run, experiment).divisor
     tables: dict[str, pd.DataFrame] = {}
@@ -65,6 +68,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent,
     )
     for name in TABLES:
         write_table(folder / f"{name}.csv", tables[name])
+    result.setdefault("seconds_scoring", round(time.perf_counter() - started, 3))
     write_json(folder / "result.json", result | {"rows": {name: len(tables[name]) for name in TABLES}})
     remove_checkpoints(folder)
 
@@ -74,20 +78,24 @@ def train(
 ) -> dict[str, Any]:
     """Leave the weights in `weights.ckpt`; return what `result.json` says."""
     settings = run.settings
+    started = time.perf_counter()
     network = build_network(run, experiment)
     module = Segmentation(network, run.loss.build(ignore_index=IGNORE), settings, folder / "history.csv")
     module.judge = judge
     batches, held_out = make_batches(run, experiment, module.epoch, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    fit(module, batches, held_out, settings, folder, device.type, tell)
+    begun = fit(module, batches, held_out, settings, folder, device.type, tell)
     history = read_history(folder / "history.csv")
     best = best_epoch(history)
     seconds = [row["seconds"] for row in history]
+    here = seconds[begun:]  # a run that went on has taken the others before
+    beyond = time.perf_counter() - started - (len(here) * float(np.median(here)) if here else 0.0)
     return {
         "status": "finished",
         "seconds": round(sum(seconds), 3),
         "seconds_per_epoch": round(float(np.median(seconds)), 4),
+        "seconds_starting": round(beyond, 3),
         "epochs": len(history),
         "best_epoch": int(best["epoch"]),
         "validation_loss": best["validation_loss"],

@@ -48,15 +48,16 @@ def fit(
     folder: Path,
     device: str,
     tell: Tell,
-) -> None:
+) -> int:
     """Train to the last epoch, from a checkpoint if there is one; leaves the weights to use in `weights.ckpt`.
 
-    Tells by `progress.tell_start` after how many epochs it begins.
+    Tells by `progress.tell_start`, and returns, after how many epochs it began.
     """
     checkpoint, history = usable_checkpoint(folder)
     tell_start(len(history))
     if is_over(history, settings.epochs, settings.early_stop):
-        return
+        return len(history)
+    begun = len(history)
     _cut_history(folder / "history.csv", history)
     keep: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     checkpoints = Checkpoints()
@@ -88,6 +89,7 @@ def fit(
             ],
         )
         _fit(trainer, module, batches, held_out, checkpoint)
+    return begun
 
 
 def check_whole(path: Path) -> None:

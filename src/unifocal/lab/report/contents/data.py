@@ -47,7 +47,8 @@ def description_table(name: str, experiment: Experiment) -> Table:
     dataset = experiment.dataset
     found = list(experiment.pairs) if dataset.dimension == 2 else []
     lines = sum_up(dataset, NearDuplicates(found, join(found, len(dataset.cases)))).lines()
-    return make_table(f"data-{slug(name)}", f"{name}: what it holds.", ["", name], lines, texts=[1])
+    data = pd.DataFrame(lines, columns=["property", "value"])
+    return make_table(f"data-{slug(name)}", f"{name}: what it holds.", ["property", name], lines, data, texts=[1])
 
 
 def lesion_sizes(name: str, experiment: Experiment, study: Study) -> Drawing | None:

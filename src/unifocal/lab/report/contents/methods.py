@@ -6,7 +6,6 @@ import pandas as pd
 
 from unifocal.lab.choices import LossChoice
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid.status import duration
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import NONE, called
@@ -49,7 +48,7 @@ def sentence(study: Study) -> str:
     told += [f"{count['failed']} failed"] * bool(count["failed"])
     told += [f"{count['running']} running"] * bool(count["running"])
     told += [f"{count['waiting']} not begun"] * bool(count["waiting"])
-    left = f"; about {duration(study.seconds_left)} left" if study.seconds_left is not None else ""
+    left = f"; {study.time_left}" if study.time_left else ""
     return f"{', '.join(told)}{left}."
 
 

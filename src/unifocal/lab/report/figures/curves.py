@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PANELS = 12  # losses that are drawn
 POINTS = 120  # of a curve
-COLUMNS = 3
+COLUMNS = 2
 
 
 def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str, str], name: str) -> Drawing | None:
@@ -25,6 +25,8 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
     }
     if not found:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     losses = list(found)[:PANELS]
     limited = f" The first {PANELS} of {len(found)} losses." if len(found) > PANELS else ""
     with styled():
@@ -32,10 +34,10 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
         for axes, loss in zip(grid, losses, strict=True):
             _curve(axes, _over_runs(found[loss], "train_loss"), MUTED, "training", dashes=(3, 1.5))
             _curve(axes, _over_runs(found[loss], "validation_loss"), ACCENT, "validation", dashes=(1, 0))
-            axes.set_title(clipped(names[loss], 28))
-            axes.locator_params(axis="x", integer=True, nbins=5)
+            axes.set_title(clipped(names[loss], 26))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
             axes.locator_params(axis="y", nbins=4)
-        figure.supxlabel("epoch", fontsize=8.5)
+        figure.supxlabel("epoch")
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
             figure,
@@ -47,9 +49,9 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
 
 
 def panels(number: int, height: float) -> "tuple[Figure, list[Axes]]":
-    """So many panels in rows of three, each `height` inches high."""
+    """So many panels in rows of two, each `height` inches high."""
     rows, columns = -(-number // COLUMNS), min(number, COLUMNS)
-    figure = new_figure(0.55 + height * rows, WIDTH * (0.4 + 0.2 * columns))
+    figure = new_figure(0.55 + height * rows, WIDTH * (0.25 + 0.75 * columns / COLUMNS))
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[number:]:
         axes.remove()

@@ -47,7 +47,7 @@ def matrix(levels: pd.DataFrame, names: dict[str, str], name: str) -> Drawing:
             Patch(facecolor=shade, edgecolor=MUTED, lw=0.4, label=text)
             for shade, text in zip(SHADES, LEVELS, strict=True)
         ]
-        figure.legend(handles=patches[::-1], loc="outside lower center", ncols=4, fontsize=6.5)
+        figure.legend(handles=patches[::-1], loc="outside lower center", ncols=3, fontsize=6.5)
         better, tested = int((levels > 0).to_numpy().sum()), int(levels.notna().to_numpy().sum()) // 2
         return finish(
             figure,

@@ -1,11 +1,26 @@
 """Ranks: the critical-difference diagram, and how often each loss takes each rank."""
 
 from unifocal.lab.report.analysis import MANY
-from unifocal.lab.report.figures.style import ACCENT, INK, MUTED, RULE, Drawing, finish, new_figure, row_height, styled
+from unifocal.lab.report.figures.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    RULE,
+    WIDTH,
+    Drawing,
+    finish,
+    inches,
+    new_figure,
+    row_height,
+    styled,
+)
 from unifocal.lab.report.labels import clipped
 from unifocal.lab.report.numbers import p_equals, percent
 from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.stability import Stability
+
+MARKS = 6  # steps of the scale that have room for a number
+SCALE = 1.6  # inches at least of the scale of ranks, and what lies between it and the names
 
 
 def critical_difference(result: Friedman, names: dict[str, str], name: str, care: str = "") -> Drawing | None:
@@ -23,7 +38,10 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
     bars = [bar for bar in bars if len(bar) > 1]
     half = (len(ranks) + 1) // 2
     with styled():
-        figure = new_figure(0.8 + 0.17 * len(bars) + 0.24 * half)
+        called = [f"{clipped(names[str(loss)], 26)}  {rank:.2f}" for loss, rank in ranks.items()]
+        beside = max(map(inches, called)) + 0.1
+        width = max(WIDTH, SCALE + 2 * beside)
+        figure = new_figure(0.8 + 0.17 * len(bars) + 0.24 * half, width)
         axes = figure.subplots()
         low, high = 1, max(int(-(-ranks.max() // 1)), 2)
         span = high - low
@@ -31,7 +49,7 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
         axes.plot([low, high], [0, 0], color=INK, lw=0.9)
         for tick in range(low, high + 1):
             axes.plot([tick, tick], [0, 0.25], color=INK, lw=0.9)
-            if span <= 12 or (tick - low) % -(-span // 12) == 0:
+            if (tick - low) % -(-span // MARKS) == 0:
                 axes.text(tick, 0.4, str(tick), ha="center", va="bottom")
         difference = result.critical_difference
         top = 1.9
@@ -50,13 +68,11 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
             y = -depth - 0.6 - row
             x = low - 0.06 * span if is_left else high + 0.06 * span
             axes.plot([rank, rank, x], [0, y, y], color=MUTED, lw=0.7)
-            text = (
-                f"{clipped(names[str(loss)], 26)}  {rank:.2f}"
-                if is_left
-                else f"{rank:.2f}  {clipped(names[str(loss)], 26)}"
-            )
+            name_of = clipped(names[str(loss)], 26)
+            text = f"{name_of}  {rank:.2f}" if is_left else f"{rank:.2f}  {name_of}"
             axes.text(x + (-0.02 if is_left else 0.02) * span, y, text, ha="right" if is_left else "left", va="center")
-        axes.set_xlim(low - 0.5 * span, high + 0.5 * span)
+        aside = (0.08 + 1.16 * beside / (width - 2 * beside)) * span
+        axes.set_xlim(low - aside, high + aside)
         axes.set_ylim(-depth - half - 0.2, top + 0.6)
         words = ", ".join(f"{names[str(loss)]} {rank:.2f}" for loss, rank in ranks.items())
         alike = "; ".join(" and ".join(names[loss] for loss in bar) for bar in bars) or "none"

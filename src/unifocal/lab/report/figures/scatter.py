@@ -1,12 +1,30 @@
 """Precision against recall: what a loss trades for what."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.figures.means import shown
-from unifocal.lab.report.figures.style import ACCENT, MUTED, RULE, Drawing, finish, interval, new_figure, styled
+from unifocal.lab.report.figures.style import (
+    ACCENT,
+    MUTED,
+    RULE,
+    WIDTH,
+    Drawing,
+    finish,
+    inches,
+    interval,
+    new_figure,
+    styled,
+)
 from unifocal.lab.report.labels import clipped
 from unifocal.lab.report.numbers import value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINE = 0.15  # inches between the names of two losses
 
 
 def precision_recall(block: Block, name: str) -> Drawing | None:
@@ -23,7 +41,10 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
     if not losses:
         return None
     with styled():
-        figure = new_figure(4.6, 5.2)
+        called = [clipped(block.names[loss], 24) for loss in losses]
+        beside = max(map(inches, called)) + 0.8
+        side = max(min(WIDTH - beside, 3.2), LINE * (len(losses) + 1))
+        figure = new_figure(side + 0.7, side + beside, layout="compressed")
         axes = figure.subplots()
         points = np.array([[recall.loc[loss, "mean"], precision.loc[loss, "mean"]] for loss in losses], float)
         low, high = _frame(points)
@@ -36,9 +57,10 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
                     ends = middle - half, middle + half
                     goes_on |= interval(axes, place, ends, within, line == "y", color=MUTED, lw=0.6, alpha=0.55)
             axes.plot(x, y, "o", color=ACCENT, ms=5.5)
-        for loss, (x, y), place in zip(losses, points, _label_heights(points[:, 1], low, high), strict=True):
+        heights = _label_heights(points[:, 1], low, high, LINE / side * (high - low))
+        for text, (x, y), place in zip(called, points, heights, strict=True):
             axes.annotate(
-                clipped(block.names[loss], 24),
+                text,
                 (x, y),
                 (high + 0.03 * (high - low), place),
                 va="center",
@@ -64,8 +86,8 @@ def precision_recall(block: Block, name: str) -> Drawing | None:
             figure,
             name,
             f"Mean precision and recall of each loss: {words}.",
-            "Mean precision against mean recall, with 95 % intervals over folds. Grey lines join equal F1 of the two "
-            f"means.{arrows}{limited}",
+            "Mean precision against mean recall, with 95 % intervals over folds. Grey lines join equal F1 of the "
+            f"two means, written at their upper ends.{arrows}{limited}",
         )
 
 
@@ -76,20 +98,26 @@ def _frame(points: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tuple
     return max(low - pad, -0.02), min(high + pad, 1.02)
 
 
-def _equal_f1(axes: object, low: float, high: float) -> None:
-    x = np.linspace(max(low, 1e-3), high, 200)
-    for f1 in np.arange(0.1, 1, 0.1):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            y = f1 * x / (2 * x - f1)
-        inside = (2 * x > f1) & (y <= high) & (y >= low)
-        axes.plot(x[inside], y[inside], color=RULE, lw=0.7, zorder=0)  # type: ignore[attr-defined]
+def _equal_f1(axes: "Axes", low: float, high: float) -> None:
+    """Lines that reach the upper edge, as far as their values have room there."""
+    span, last = high - low, -np.inf
+    step = 0.1 if span > 0.4 else 0.05 if span > 0.2 else 0.02
+    for f1 in np.arange(step, 1, step):
+        x = f1 * high / (2 * high - f1)
+        if not max(low, last + 0.12 * span) <= x <= high:
+            continue
+        places = np.linspace(x, high, 200)
+        heights = f1 * places / (2 * places - f1)
+        axes.plot(places, heights, color=RULE, lw=0.7, zorder=0)
+        axes.text(x, high + 0.02 * span, f"{f1:.{1 if step == 0.1 else 2}f}", ha="center", va="bottom", color=MUTED)
+        last = x
+    axes.text(high + 0.08 * span, high + 0.02 * span, "equal F1", va="bottom", color=MUTED)
 
 
 def _label_heights(
-    heights: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", low: float, high: float
+    heights: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", low: float, high: float, step: float
 ) -> list[float]:
-    """A height for each label beside the frame, in the order of the points, none upon another."""
-    step = (high - low) / max(len(heights) + 1, 18)
+    """A height for each label beside the frame, in the order of the points, at least a step apart."""
     order = np.argsort(heights, kind="stable")
     places = heights[order].copy()
     for n in range(1, len(places)):

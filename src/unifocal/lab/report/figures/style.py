@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 INK, MUTED, RULE, ACCENT, PAPER = "#1c1d21", "#5d5f67", "#d3d5da", "#0072b2", "#fefefe"
 IN_PAGE = {
@@ -23,11 +24,13 @@ IN_PAGE = {
     ACCENT: "var(--accent)",
     PAPER: "var(--paper)",
 }
-WIDTH = 6.4  # inches
+WIDTH = 5.0  # inches: across a phone, text is still large enough
+TABLES = 12.8  # px: the size of text in the page's tables
+READABLE = 5.7  # points that the smallest text keeps where a figure shrinks
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.5,
+    "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # a $ in a name is a $
     "axes.edgecolor": MUTED,
@@ -35,7 +38,8 @@ SETTINGS: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": 9,
+    "figure.labelsize": 9,
     "axes.titlelocation": "left",
     "axes.axisbelow": True,
     "grid.color": RULE,
@@ -62,7 +66,8 @@ class Drawing:
         caption: what a reader must know; the first sentence is its title.
         file: an SVG file.
         svg: the same with the page's colours and without ids of its own, to be set into HTML.
-        width: in px, at which its text has the size of the page's.
+        width: in px, at which its text has the size of the tables'.
+        least: width in px below which its text would be too small to read.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Drawing:
     file: bytes
     svg: str
     width: int
+    least: int
     figure: "Figure" = field(repr=False)
 
     kind = "drawing"
@@ -90,11 +96,14 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, width: float = WIDTH) -> "Figure":
+def new_figure(
+    height: float, width: float = WIDTH, layout: Literal["constrained", "compressed"] = "constrained"
+) -> "Figure":
+    """An empty figure, in inches; `compressed` is for axes whose scales are equal."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasSVG(figure)
     return figure
 
@@ -103,7 +112,17 @@ def finish(figure: "Figure", name: str, alt: str, caption: str) -> Drawing:
     """Write a figure as SVG, and keep it for the PDF."""
     file = saved(figure, "svg", name)
     figure.set_layout_engine("none")  # the places are found
-    return Drawing(name, alt, caption, file, for_page(file.decode(), name), round(96 * figure.get_figwidth()), figure)
+    width = round(TABLES * figure.get_figwidth() / SETTINGS["font.size"] * 72)
+    smallest = min(float(text.get_fontsize()) for text in texts(figure))
+    least = round(width * min(1, READABLE / smallest))
+    return Drawing(name, alt, caption, file, for_page(file.decode(), name), width, least, figure)
+
+
+def texts(figure: "Figure") -> "list[Text]":
+    """Every text of a figure that is seen."""
+    from matplotlib.text import Text
+
+    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible() and text.get_text()]
 
 
 def saved(figure: "Figure", ending: str, name: str) -> bytes:
@@ -169,6 +188,13 @@ def rows_axes(axes: "Axes", names: list[str], label: str) -> None:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y")
     axes.set_xlabel(label)
+
+
+def inches(text: str) -> float:
+    """Width of a line of text."""
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text, SETTINGS["font.size"]).get_extents().width) / 72
 
 
 def row_height(rows: int) -> float:

@@ -31,7 +31,7 @@ def landscape(
             _panel(axes, mine, parameter, gain)
             if parameter in logarithmic:
                 _logarithmic(axes)
-        grid[0].set_ylabel(f"{metric} − that of the defaults")
+        grid[0].set_ylabel(f"{metric} −\nthat of the defaults")
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
             figure,
