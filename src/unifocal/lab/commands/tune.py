@@ -65,7 +65,7 @@ def tune(
     folder = out or Path("runs") / data.expanduser().resolve().name
     shown, errors = Console(), Console(stderr=True)
     if search is None:
-        _sweep(settings, data, sweep, folder, errors)
+        _sweep(settings, data, sweep, folder, shown, errors)
         return
     from unifocal.lab.tuning.space import parse_space
 
@@ -84,7 +84,9 @@ def tune(
         raise typer.Exit(1)
 
 
-def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, errors: "Console") -> None:
+def _sweep(
+    settings: Settings, data: Path, sweep: str | None, folder: Path, shown: "Console", errors: "Console"
+) -> None:
     from unifocal.lab.errors import LabError
     from unifocal.lab.protocols import load
     from unifocal.lab.tuning.sweep import parse_sweep
@@ -105,35 +107,19 @@ def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, erro
         from unifocal.lab.tuning.sweep import tune as sweep_all
 
         tuning = sweep_all(dataset, settings, stages, folder, choose_watcher(errors))
-    _print_sweep(tuning, folder)
-    if tuning.best != settings.losses[0]:
-        from unifocal.lab.tuning.confirming import FRESH, confirming
-
-        line = confirming(settings, (tuning.best, settings.losses[0]), dataset.root, folder, max(settings.seeds) + 1)
-        print(f"to confirm it on other folds, from other seeds:\n  {line}\n{FRESH}")
+    _print_sweep(tuning, shown, folder)
     if tuning.failures:
         raise typer.Exit(1)
 
 
-def _print_sweep(tuning: "Tuning", folder: Path) -> None:
-    from unifocal.lab.commands.tables import plain, print_table
+def _print_sweep(tuning: "Tuning", console: "Console", folder: Path) -> None:
+    from unifocal.lab.commands.tables import plain, print_table, say
+    from unifocal.lab.tuning.recommendation import HEADINGS, rows_of
 
-    def score(mean: float, half: float) -> str:
-        if mean != mean:
-            return "–"
-        return f"{mean:.3f}" if half != half else f"{mean:.3f} ± {half:.3f}"
-
-    rows = [
-        (
-            plain(f"{row.parameter} = {row.value}"),
-            score(row.validation, row.validation_half_width),
-            score(row.test, row.test_half_width),
-            "[bold]chosen[/bold]" if row.chosen else "",
-        )
-        for row in tuning.table.itertuples()
-    ]
-    print_table(("value", "DSC, validation", "DSC, test", ""), rows)
-    print(f"best: {tuning.best.label}\ntable: {folder / 'tuning.csv'}")
+    print_table(HEADINGS, [[plain(cell) for cell in row] for row in rows_of(tuning.table)])
+    for line in (*tuning.found.lines, *(f"failed: {failure}" for failure in tuning.failures)):
+        say(console, line)
+    say(console, f"table:   {folder / 'tuning.csv'}\nsummary: {folder / 'summary.md'}")
 
 
 def _print_search(found: "Search", console: "Console", folder: Path) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 from unifocal.lab.report.numbers import p_equals, span, value
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.storage import write_text
-from unifocal.lab.tuning.confirming import FRESH, confirming
+from unifocal.lab.tuning.confirming import CONFIRM, FRESH, confirming
 from unifocal.lab.tuning.judgement import TUNED, Gain, Judgement, Settled, Winner
 from unifocal.lab.tuning.space import Range
 from unifocal.lab.tuning.trials import METRIC
 from unifocal.lab.words import counted
 
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
-CONFIRM = "to confirm it on other folds, from other seeds"
 UNKNOWN = "What it gained is not known: no winner could be trained again beside its defaults."
 NESTED = (
     "On each fold the validation cases alone chose. The test scores are those of the chosen loss trained again from "
