@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unifocal.lab.tuning.sweep import Tuning
 
 LOSS = "unified-focal"  # that is swept if none is given
+TRIALS = 30
 
 
 @with_settings(*SECTIONS, proposed=True, losses=LOSS)
@@ -34,15 +35,19 @@ def tune(
         str | None,
         typer.Option(
             metavar="<loss:name=low..high,...>",
-            help="Losses and ranges to search freely, as in unified-focal:gamma=0.1..0.9:delta=0.3..0.9,dice; "
-            "gamma=0.1..10:log for a logarithmic scale, order=paper/scalar for a choice. A loss alone has ranges of "
-            "its own.",
+            help="Losses and ranges to search freely, as in unified-focal:gamma=0.1..0.9,dice; gamma=0.1..10:log for "
+            "a logarithmic scale, order=paper/scalar for a choice. A loss alone has ranges of its own.",
             show_default=False,
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Of a search, on each fold.")] = 30,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help=f"Of a search, on each fold; {TRIALS} if not given.", show_default=False)
+    ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="Cut short what lags behind half of the trials before it.")
+        bool,
+        typer.Option(
+            "--prune/--no-prune", help="Of a search: cut short what lags behind half of the trials before it."
+        ),
     ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; runs/<name of DATA> if not given.", show_default=False)
@@ -52,8 +57,9 @@ def tune(
 
     A sweep fixes each parameter at its best before the next. `--protocol generalised-focal/tuning` is the papers'.
     A search is one by Optuna on each fold, whose first trials are the losses at their defaults.
-    It ends in a recommendation, what it gained on cases that chose nothing, and the line that would confirm it.
-    What is best is judged by the cases that choose the epochs, never by those tested on.
+    Both choose by the cases that choose the epochs, and end in a recommendation, whether the data can tell it from
+    others, and the line that would confirm it. A search also says what it gained on cases that chose nothing; a sweep
+    chooses for all folds together, which leaves few such cases or none.
     The same command again continues what was interrupted; with more --trials a search goes on further.
     """
     from rich.console import Console
@@ -62,6 +68,9 @@ def tune(
 
     if sweep is not None and search is not None:
         raise LabError("expected a sweep or a search; got both. Leave out --sweep or --search.")
+    if search is None and (trials is not None or not prune):
+        what = "--trials" if trials is not None else "--no-prune"
+        raise LabError(f"expected {what} with --search; got none. A sweep tries every value, each to its end.")
     folder = out or Path("runs") / data.expanduser().resolve().name
     shown, errors = Console(), Console(stderr=True)
     if search is None:
@@ -78,7 +87,7 @@ def tune(
         from unifocal.lab.progress import choose_watcher
         from unifocal.lab.tuning.search import search as search_all
 
-        found = search_all(dataset, settings, space, trials, folder, choose_watcher(errors), prune)
+        found = search_all(dataset, settings, space, trials or TRIALS, folder, choose_watcher(errors), prune)
     _print_search(found, shown, folder)
     if found.failures:
         raise typer.Exit(1)

@@ -30,8 +30,8 @@ from unifocal.lab.words import counted
 HEADINGS = ("value", f"{METRIC}, validation", f"{METRIC}, test", "")
 NOTHING_TO_CONFIRM = "There is nothing to confirm: what is recommended is the loss that the sweep began with."
 SAYS = {
-    LOSSES_DIFFER: "The difference holds for new cases and for new trainings.",
-    NETWORKS_DIFFER: "These networks differ on new cases, but the folds do not show that new trainings would.",
+    LOSSES_DIFFER: "The data tell the two apart, for new cases and for new trainings.",
+    NETWORKS_DIFFER: "The data tell these networks apart, but not the losses: new trainings may turn out otherwise.",
     NOT_SHOWN: "The data cannot tell the two apart.",
     NOT_TESTED: "No case has a value from both.",
 }
@@ -143,10 +143,13 @@ def _sentence(row: Mapping[str, Any]) -> str:
     units = counted(int(row["units"]), "validation case" if unit == "case" else "group")
     if row["favoured"] == row["other"]:
         says = "The tests favour that one: a few large differences decide the mean."
+    over_units = _p(row["p_cases"], f"over {unit}s")
+    if row["verdict"] in (LOSSES_DIFFER, NETWORKS_DIFFER) and row["low"] <= 0 <= row["high"]:
+        over_units += " by ranks, though the interval holds 0"
     return (
         f"{'+' if difference > 0 else ''}{value(difference, METRIC)} {METRIC} on {units}"
         f"{' of validation cases' if unit == 'group' else ''}, 95 % interval {span(row['low'], row['high'], METRIC)} "
-        f"({_p(row['p_cases'], f'over {unit}s')}; {_p(row['p_folds'], 'over folds')}). {says}"
+        f"({over_units}; {_p(row['p_folds'], 'over folds')}). {says}"
     )
 
 

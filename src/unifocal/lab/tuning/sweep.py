@@ -141,7 +141,8 @@ def choose(
     Of equals it is `base`, the loss as it stood before the stage, or else the first. None where `base` has been tried,
     is no row of this stage, and is better than all of them.
     """
-    score = table["validation"].where(table["runs"] == table["runs"].max())
+    known = table["validation"].notna()
+    score = table["validation"].where(table["runs"] == table["runs"][known].max())
     best, stood = int(score.idxmax()), base.plain().label
     if means.get(stood, -math.inf) >= score[best]:
         return next((n for n, loss in enumerate(losses) if loss.plain().label == stood), None)
