@@ -15,6 +15,7 @@ from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.results import COLUMNS
 from unifocal.lab.settings import make_settings
 from unifocal.lab.tuning import sweep as sweeping
+from unifocal.lab.tuning.confirming import confirming
 from unifocal.lab.tuning.sweep import parse_sweep, tune
 
 CASES, FOLDS = 20, 2
@@ -159,10 +160,21 @@ def test_what_is_said_is_written_down(swept):
     assert all(f"- {line}" in summary for line in sweep.told) and "| delta = 0.8 | " in summary
 
 
+def test_what_confirms_tests_something(tmp_path):
+    losses = LossChoice.parse_list("dice,dice:smooth=1")
+    line = confirming(make_settings(division="whole"), losses, tmp_path, tmp_path / "out", 1)
+    assert "--division" not in line and "--losses dice,dice:smooth=1 --seeds 1,2,3 --split-seed 1" in line
+
+
 def test_a_part_of_a_sweep_is_refused(tmp_path):
     settings = make_settings(losses="unified-focal", shard="1/2")
     with pytest.raises(LabError, match="a whole sweep"):
         tune(SimpleNamespace(), settings, parse_sweep("delta=0.4,0.8"), tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_value_may_be_a_list():
+    [stage] = parse_sweep("alpha=[0.25,0.75],[0.5,0.5]")
+    assert stage.values == ([0.25, 0.75], [0.5, 0.5]) and parse_sweep(str(stage)) == (stage,)
 
 
 def test_the_same_value_twice_is_refused(swept):

@@ -18,5 +18,6 @@ def confirming(settings: Settings, losses: Sequence[LossChoice], root: Path, out
         "losses": tuple({loss.plain().label: loss for loss in losses}.values()),
         "seeds": tuple(range(seed, seed + SEEDS)),
         "split_seed": settings.split_seed + 1,
+        "division": "dealt" if settings.division == "whole" else settings.division,  # the whole has no test
     }
     return command_of(settings.model_copy(update=changes), [root], out.with_name(f"{out.name}-confirmed"))

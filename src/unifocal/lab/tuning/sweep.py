@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from unifocal.lab.choices import LossChoice, plain_value
+from unifocal.lab.choices import LossChoice, plain_value, split_list
 from unifocal.lab.comparison import carry_out, check_distinct, check_losses, plan_all
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.data.selection import select
@@ -63,7 +63,7 @@ def parse_sweep(text: str) -> tuple[Stage, ...]:
     stages = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, equals, values = part.partition("=")
-        tried = tuple(plain_value(value.strip()) for value in values.split(",") if value.strip())
+        tried = tuple(plain_value(value.strip()) for value in split_list(values))
         if not equals or not name.strip() or len(set(map(str, tried))) < 2:
             raise LabError(
                 f"expected parameter=value,value,... with two values or more, stages after a semicolon; got {part!r}. "
