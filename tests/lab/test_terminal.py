@@ -22,6 +22,7 @@ from unifocal.lab.metrics import MAIN
 from unifocal.lab.planning import Cost
 from unifocal.lab.protocols import PROTOCOLS
 from unifocal.lab.settings import make_settings
+from unifocal.lab.tuning.recommendation import Recommendation
 from unifocal.lab.tuning.sweep import Tuning
 
 LONG = "unified-focal:delta=0.7:gamma=0.2"
@@ -52,7 +53,10 @@ def planned(data):
 def tuned(data):
     rows = [("delta", value, 0.71, 0.02, float("nan"), 0.0, value == 0.4) for value in (0.4, 0.6)]
     columns = ["parameter", "value", "validation", "validation_half_width", "test", "test_half_width", "chosen"]
-    tune._print_sweep(Tuning(pd.DataFrame(rows, columns=columns), LossChoice.parse(LONG), 0), data)
+    found = Recommendation(
+        LossChoice.parse(LONG), (f"recommended: {LONG}", "The data cannot tell."), "unifocal compare"
+    )
+    tune._print_sweep(Tuning(pd.DataFrame(rows, columns=columns), found, ()), Console(), data)
 
 
 def compared(data):

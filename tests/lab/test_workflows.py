@@ -151,7 +151,7 @@ def test_predict_says_what_there_is_to_choose_from(tmp_path, capsys):
 @pytest.mark.slow
 def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, capsys, monkeypatch):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
-    sweep = ["--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0.5", "--folds", 2]
+    sweep = ["--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0", "--folds", 2]
     planned = []
 
     def keep(path, record):
@@ -167,8 +167,11 @@ def test_tune_fixes_each_parameter_at_its_best_on_validation_cases(tmp_path, cap
         assert len(chosen) == 1 and chosen["validation"].item() == stage["validation"].max()
     first = table[table["chosen"] & (table["stage"] == 1)].iloc[0]
     assert table[table["stage"] == 2]["loss"].str.contains(f"delta={first['value']}").all()
-    assert f"best: {table[table['chosen']].iloc[-1]['loss']}" in capsys.readouterr().out
-    words = ("--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0.5")
+    printed = capsys.readouterr()
+    assert f"recommended: {table[table['chosen']].iloc[-1]['loss']}" in printed.out
+    assert "4 runs of 1 epoch, 2 of them finished earlier" in printed.err  # gamma was 0 in the first stage
+    assert read_study(out).recommended["told"][0] in (out / "summary.md").read_text()
+    words = ("--losses", "unified-focal:gamma=0", "--sweep", "delta=0.4,0.7;gamma=0.1,0")
     assert [stage["to_come"] for stage in planned] == ["stage 2 of 2", ""]  # what followers wait for
     assert read_study(out).tune == words  # what the report says to have made it
     # A second run finds everything done.

@@ -64,6 +64,14 @@ class LossChoice(Choice):
     def where(cls) -> str:
         return "`unifocal losses` prints the family."
 
+    def plain(self) -> Self:
+        """The same loss with nothing written out that it would take anyway: alike where all parameters are."""
+        from unifocal.lab.data.cases import IGNORE
+
+        own, usual = self.build(ignore_index=IGNORE), LossChoice(name=self.name).build(ignore_index=IGNORE)
+        values = {key: getattr(own, key) for key in self.arguments if getattr(own, key) != getattr(usual, key)}
+        return self.model_copy(update={"arguments": {key: _shortest(value) for key, value in values.items()}})
+
     def build(self, **defaults: Any) -> Any:
         """The loss as a torch module; a name or argument that does not exist is a LabError with the nearest one.
 
@@ -83,6 +91,13 @@ class NetworkChoice(Choice):
     @classmethod
     def where(cls) -> str:
         return "`unifocal networks` prints them."
+
+
+def _shortest(value: Any) -> Any:
+    """1 for 1.0, and lists for tuples: what equal values share, and JSON has."""
+    if isinstance(value, tuple):
+        return [_shortest(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def split_list(text: str) -> list[str]:

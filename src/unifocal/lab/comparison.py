@@ -92,6 +92,19 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
             )
         check_fit(dataset, settings)
         check_losses(settings.losses, len(dataset.classes), dataset.dimension)
+    check_distinct(settings.losses)
+
+
+def check_distinct(losses: Sequence[LossChoice]) -> None:
+    """Losses that are the same by all parameters are one."""
+    seen: dict[str, LossChoice] = {}
+    for loss in losses:
+        first = seen.setdefault(loss.plain().label, loss)
+        if first is not loss:
+            raise LabError(
+                f"expected different losses; {first.label} and {loss.label} are the same by all parameters. "
+                "Leave one of them out."
+            )
 
 
 def check_losses(losses: Sequence[LossChoice], classes: int, dimension: int = 2) -> None:
@@ -192,7 +205,11 @@ def run(
 def collect(experiments: Sequence[Experiment], settings: Settings, out: Path, outcomes: list[Outcome]) -> Comparison:
     """The tables of all finished runs, joined."""
     finished = [outcome for outcome in outcomes if outcome.failure is None]
-    tables = {name: join_tables([read_table(o.folder / f"{name}.csv") for o in finished]) for name in TABLES}
+    # A run that is written in two ways is one run, whose tables know one of them.
+    tables = {
+        name: join_tables([read_table(o.folder / f"{name}.csv").assign(loss=o.run.loss.label) for o in finished])
+        for name in TABLES
+    }
     return Comparison(list(experiments), settings, out, outcomes, **tables)
 
 

@@ -63,12 +63,19 @@ class Experiment:
     def runs(self, settings: Settings) -> list[Run]:
         """Every loss on every network, fold and seed; folds outside, so that an early stop leaves whole folds."""
         return [
-            Run(loss, network, fold, seed, settings, self.data, fingerprint(self.names(split)))
+            self._found(Run(loss, network, fold, seed, settings, self.data, fingerprint(self.names(split))))
             for seed in settings.seeds
             for fold, split in enumerate(self.splits)
             for network in settings.networks
             for loss in settings.losses
         ]
+
+    def _found(self, run: Run) -> Run:
+        """The run in the folder that an earlier version made for it, if there is one and no newer one."""
+        earlier = run.earlier_name
+        if earlier == run.name or self.run_folder(run.name).exists() or not self.run_folder(earlier).exists():
+            return run
+        return replace(run, folder=earlier)
 
     def names(self, split: Split) -> dict[str, list[str]]:
         """The ids of a split's cases, by part."""
@@ -145,7 +152,8 @@ def read_run(folder: Path, name: str) -> tuple[Experiment, Run]:
     with expecting("a planned run", path):
         settings = make_settings(**record["settings"])
         loss, network = LossChoice.parse(record["loss"]), NetworkChoice.parse(record["network"])
-        run = Run(loss, network, record["fold"], record["seed"], settings, experiment.data, record["split"])
+        place = (record["fold"], record["seed"], settings, experiment.data, record["split"])
+        run = Run(loss, network, *place, folder=name)
         return replace(experiment, prepared=record["prepared"]), run
 
 

@@ -7,7 +7,8 @@ change rounding and time, not the experiment, and a run begun on one machine may
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from unifocal.lab.choices import LossChoice, NetworkChoice
@@ -19,21 +20,45 @@ TRAINING = ("Preparation", "Patches", "Network", "Training")
 
 @dataclass(frozen=True)
 class Run:
-    """A loss on a network, on a fold, from a seed."""
+    """A loss on a network, on a fold, from a seed.
+
+    Attributes:
+        data: fingerprint of images, masks and classes.
+        split: fingerprint of this fold's train, validation and test cases.
+        folder: name of the folder that it was found in, where that is another than its own.
+    """
 
     loss: LossChoice
     network: NetworkChoice
     fold: int
     seed: int
     settings: Settings
-    data: str  # fingerprint of images, masks and classes
-    split: str  # fingerprint of this fold's train, validation and test cases
+    data: str
+    split: str
+    folder: str | None = field(default=None, compare=False)
 
     def identity(self) -> dict[str, Any]:
-        """Everything the numbers of this run depend on."""
+        """Everything the numbers of this run depend on; the same whether or not a default is written out."""
+        return self._identity(self._plain)
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the run's folder: readable, and different whenever the identity is."""
+        return self.folder or self._name(self._plain)
+
+    @property
+    def earlier_name(self) -> str:
+        """What earlier versions called the folder, which told apart losses that are written differently."""
+        return self._name(self.loss)
+
+    @cached_property
+    def _plain(self) -> LossChoice:
+        return self.loss.plain()
+
+    def _identity(self, loss: LossChoice) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "loss": self.loss.model_dump(mode="json"),
+            "loss": loss.model_dump(mode="json"),
             "network": self.network.model_dump(mode="json"),
             "fold": self.fold,
             "seed": self.seed,
@@ -45,11 +70,9 @@ class Run:
             **({"devices": self.settings.devices} if self.settings.devices > 1 else {}),
         }
 
-    @property
-    def name(self) -> str:
-        """Name of the run's folder: readable, and different whenever the identity is."""
-        network, loss = (re.sub(r"[^A-Za-z0-9.=-]+", "_", c.label)[:50] for c in (self.network, self.loss))
-        return f"{network}-{loss}-fold{self.fold}-seed{self.seed}-{fingerprint(self.identity())[:8]}"
+    def _name(self, of: LossChoice) -> str:
+        network, loss = (re.sub(r"[^A-Za-z0-9.=-]+", "_", c.label)[:50] for c in (self.network, of))
+        return f"{network}-{loss}-fold{self.fold}-seed{self.seed}-{fingerprint(self._identity(of))[:8]}"
 
     @property
     def title(self) -> str:

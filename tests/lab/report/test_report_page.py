@@ -1,5 +1,6 @@
 """The page as text, for every kind of comparison: sound HTML, whole by itself, and safe from names."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -157,8 +158,11 @@ def test_a_sweep_is_shown(tmp_path):
         "parameter,value,loss,validation,validation_half_width,test,test_half_width,stage,chosen\n"
         "delta,0.3,tversky:delta=0.3,0.61,0.02,0.58,0.03,1,False\ndelta,0.7,tversky:delta=0.7,0.63,0.02,0.57,0.03,1,True\n"
     )
+    told = ["recommended: tversky:delta=0.7", "The data cannot tell the two apart."]
+    (out / "tuning.json").write_text(json.dumps({"told": told, "confirm": "unifocal compare data --seeds 1,2,3"}))
     study = read_study(out)
     text = render(title(study), build(study))
+    assert "<li>The data cannot tell the two apart.</li>" in text and "unifocal compare data --seeds 1,2,3" in text
     assert "The outcome is tversky:delta=0.7." in text and "<b>0.630 ± 0.020</b>" in text
     assert 'id="figure-sweep"' in text
 

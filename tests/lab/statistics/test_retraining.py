@@ -26,6 +26,12 @@ def test_by_hand():
     assert (row["low"], row["high"]) == pytest.approx((0.2 - 4.302653 * error, 0.2 + 4.302653 * error), rel=1e-6)
 
 
+def test_the_ratio_may_be_given():
+    values = [[0.5, 0.7, 0.9], [0.4, 0.5, 0.6]]
+    [row] = over_folds(scores_of(values, folds=3), ratio=0.25).rows.to_dict("records")
+    assert row["p"] == pytest.approx(2 * stats.t.sf(0.2 / (0.1 * math.sqrt(1 / 3 + 1 / 4)), 2))
+
+
 def test_the_variance_factor_of_cross_validation():
     # Written for k folds (as in the R package MachineShop): t = m / sqrt(F s² / k), F = 1 + k / (k - 1)
     values = np.random.default_rng(0).random((2, 50))

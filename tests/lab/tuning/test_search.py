@@ -213,6 +213,8 @@ def test_what_cannot_be_is_refused_before_anything_starts(tmp_path, changes, spa
     ("options", "says"),
     [
         (["--sweep", "delta=0.4,0.6", "--search", SPACE], "a sweep or a search"),
+        (["--sweep", "delta=0.4,0.6", "--trials", "5"], "--trials with --search"),
+        (["--sweep", "delta=0.4,0.6", "--no-prune"], "--no-prune with --search"),
         (["--losses", "dice", "--search", SPACE], "--losses, too"),
         (["--search", "tversky:delta=0.9..0.1"], "the lower number first"),
         ([], "neither --search"),

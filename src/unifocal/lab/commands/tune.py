@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unifocal.lab.tuning.sweep import Tuning
 
 LOSS = "unified-focal"  # that is swept if none is given
+TRIALS = 30
 
 
 @with_settings(*SECTIONS, proposed=True, losses=LOSS)
@@ -34,15 +35,19 @@ def tune(
         str | None,
         typer.Option(
             metavar="<loss:name=low..high,...>",
-            help="Losses and ranges to search freely, as in unified-focal:gamma=0.1..0.9:delta=0.3..0.9,dice; "
-            "gamma=0.1..10:log for a logarithmic scale, order=paper/scalar for a choice. A loss alone has ranges of "
-            "its own.",
+            help="Losses and ranges to search freely, as in unified-focal:gamma=0.1..0.9,dice; gamma=0.1..10:log for "
+            "a logarithmic scale, order=paper/scalar for a choice. A loss alone has ranges of its own.",
             show_default=False,
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Of a search, on each fold.")] = 30,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help=f"Of a search, on each fold; {TRIALS} if not given.", show_default=False)
+    ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="Cut short what lags behind half of the trials before it.")
+        bool,
+        typer.Option(
+            "--prune/--no-prune", help="Of a search: cut short what lags behind half of the trials before it."
+        ),
     ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; runs/<name of DATA> if not given.", show_default=False)
@@ -52,8 +57,9 @@ def tune(
 
     A sweep fixes each parameter at its best before the next. `--protocol generalised-focal/tuning` is the papers'.
     A search is one by Optuna on each fold, whose first trials are the losses at their defaults.
-    It ends in a recommendation, what it gained on cases that chose nothing, and the line that would confirm it.
-    What is best is judged by the cases that choose the epochs, never by those tested on.
+    Both choose by the cases that choose the epochs, and end in a recommendation, whether the data can tell it from
+    others, and the line that would confirm it. A search also says what it gained on cases that chose nothing; a sweep
+    chooses for all folds together, which leaves few such cases or none.
     The same command again continues what was interrupted; with more --trials a search goes on further.
     """
     from rich.console import Console
@@ -62,10 +68,13 @@ def tune(
 
     if sweep is not None and search is not None:
         raise LabError("expected a sweep or a search; got both. Leave out --sweep or --search.")
+    if search is None and (trials is not None or not prune):
+        what = "--trials" if trials is not None else "--no-prune"
+        raise LabError(f"expected {what} with --search; got none. A sweep tries every value, each to its end.")
     folder = out or Path("runs") / data.expanduser().resolve().name
     shown, errors = Console(), Console(stderr=True)
     if search is None:
-        _sweep(settings, data, sweep, folder, errors)
+        _sweep(settings, data, sweep, folder, shown, errors)
         return
     from unifocal.lab.tuning.space import parse_space
 
@@ -78,13 +87,15 @@ def tune(
         from unifocal.lab.progress import choose_watcher
         from unifocal.lab.tuning.search import search as search_all
 
-        found = search_all(dataset, settings, space, trials, folder, choose_watcher(errors), prune)
+        found = search_all(dataset, settings, space, trials or TRIALS, folder, choose_watcher(errors), prune)
     _print_search(found, shown, folder)
     if found.failures:
         raise typer.Exit(1)
 
 
-def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, errors: "Console") -> None:
+def _sweep(
+    settings: Settings, data: Path, sweep: str | None, folder: Path, shown: "Console", errors: "Console"
+) -> None:
     from unifocal.lab.errors import LabError
     from unifocal.lab.protocols import load
     from unifocal.lab.tuning.sweep import parse_sweep
@@ -105,35 +116,19 @@ def _sweep(settings: Settings, data: Path, sweep: str | None, folder: Path, erro
         from unifocal.lab.tuning.sweep import tune as sweep_all
 
         tuning = sweep_all(dataset, settings, stages, folder, choose_watcher(errors))
-    _print_sweep(tuning, folder)
-    if tuning.best != settings.losses[0]:
-        from unifocal.lab.tuning.confirming import FRESH, confirming
-
-        line = confirming(settings, (tuning.best, settings.losses[0]), dataset.root, folder, max(settings.seeds) + 1)
-        print(f"to confirm it on other folds, from other seeds:\n  {line}\n{FRESH}")
+    _print_sweep(tuning, shown, folder)
     if tuning.failures:
         raise typer.Exit(1)
 
 
-def _print_sweep(tuning: "Tuning", folder: Path) -> None:
-    from unifocal.lab.commands.tables import plain, print_table
+def _print_sweep(tuning: "Tuning", console: "Console", folder: Path) -> None:
+    from unifocal.lab.commands.tables import plain, print_table, say
+    from unifocal.lab.tuning.recommendation import HEADINGS, rows_of
 
-    def score(mean: float, half: float) -> str:
-        if mean != mean:
-            return "–"
-        return f"{mean:.3f}" if half != half else f"{mean:.3f} ± {half:.3f}"
-
-    rows = [
-        (
-            plain(f"{row.parameter} = {row.value}"),
-            score(row.validation, row.validation_half_width),
-            score(row.test, row.test_half_width),
-            "[bold]chosen[/bold]" if row.chosen else "",
-        )
-        for row in tuning.table.itertuples()
-    ]
-    print_table(("value", "DSC, validation", "DSC, test", ""), rows)
-    print(f"best: {tuning.best.label}\ntable: {folder / 'tuning.csv'}")
+    print_table(HEADINGS, [[plain(cell) for cell in row] for row in rows_of(tuning.table)])
+    for line in (*tuning.found.lines, *(f"failed: {failure}" for failure in tuning.failures)):
+        say(console, line)
+    say(console, f"table:   {folder / 'tuning.csv'}\nsummary: {folder / 'summary.md'}")
 
 
 def _print_search(found: "Search", console: "Console", folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The files of a comparison as one object: a `Study` holds all that a report tells, and nothing else is read.
 
-Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `tuning.csv`, `search.csv` and
-`search.json`, and of each planned run its history, result and tables. Where the folders of the runs have not come
+Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `tuning.csv`, `search.csv` and their
+`.json`, and of each planned run its history, result and tables. Where the folders of the runs have not come
 along, `results.csv` and `lesions.csv` stand in.
 """
 
@@ -72,6 +72,7 @@ class Study:
             metrics with a sign the absolute value.
         lesions: every lesion of the test cases for each finished run.
         sweep: `tuning.csv`, where `tune` has swept; empty elsewhere.
+        recommended: `tuning.json`, what came of the sweep; empty elsewhere, and until its last stage has ended.
         search: `search.csv`, where `tune` has searched; empty elsewhere.
         outcome: `search.json`, what came of the search; empty elsewhere.
         trials: what a search has tried; the losses at their defaults are runs like any other.
@@ -88,6 +89,7 @@ class Study:
     cases: pd.DataFrame
     lesions: pd.DataFrame
     sweep: pd.DataFrame
+    recommended: Mapping[str, Any]
     search: pd.DataFrame
     outcome: Mapping[str, Any]
     trials: tuple[RunStatus, ...]
@@ -153,8 +155,8 @@ def read_study(folder: Path) -> Study:
                     _results(run.folder / "cases.csv", rows_of(run.result, "cases")),
                     _lesions(run.folder / "lesions.csv", rows_of(run.result, "lesions")),
                 )
-                cases.append(tables[0])
-                lesions.append(tables[1])
+                cases.append(tables[0].assign(loss=run.loss))
+                lesions.append(tables[1].assign(loss=run.loss))
             runs.append(run)
         except LabError as error:
             runs.append(replace(run, state="failed", reason=str(error), result={}))
@@ -173,8 +175,9 @@ def read_study(folder: Path) -> Study:
         without_signs(table) if len(table) else pd.DataFrame(columns=list(COLUMNS)),
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
         _kept(damaged, pd.DataFrame(), _sweep, folder / "tuning.csv"),
+        _kept(damaged, {}, partial(_outcome, needed={"told", "confirm"}), folder / "tuning.json"),
         _kept(damaged, pd.DataFrame(), _search, folder / "search.csv"),
-        _kept(damaged, {}, _outcome, folder / "search.json"),
+        _kept(damaged, {}, partial(_outcome, needed={"told", "candidate", "logarithmic"}), folder / "search.json"),
         tuple(trials),
         time_left(statuses),
         tune,
@@ -249,12 +252,12 @@ def _lesions(path: Path, rows: int | None = None) -> pd.DataFrame:
     return read_table(path, rows) if path.is_file() else pd.DataFrame()
 
 
-def _outcome(path: Path) -> Mapping[str, Any]:
+def _outcome(path: Path, needed: set[str]) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     outcome = read_json(path)
-    if not isinstance(outcome, dict) or not {"told", "candidate", "logarithmic"} <= set(outcome):
-        raise LabError(f"expected what came of a search; {path} holds something else. {ANEW}")
+    if not isinstance(outcome, dict) or not needed <= set(outcome):
+        raise LabError(f"expected what came of tuning; {path} holds something else. {ANEW}")
     return outcome
 
 

@@ -47,10 +47,14 @@ class Retraining:
         return square(self.rows, column)
 
 
-def over_folds(scores: Scores) -> Retraining:
-    """Compare all pairs of losses by the corrected resampled t-test; Holm's family is all pairs."""
+def over_folds(scores: Scores, ratio: float | None = None) -> Retraining:
+    """Compare all pairs of losses by the corrected resampled t-test; Holm's family is all pairs.
+
+    `ratio` is n_test / n_train where the scored cases are not all that a fold leaves out.
+    """
     sizes = np.bincount(scores.fold)
-    ratio = float(np.mean(sizes / (sizes.sum() - sizes))) if len(sizes) > 1 else float("nan")
+    if ratio is None:
+        ratio = float(np.mean(sizes / (sizes.sum() - sizes))) if len(sizes) > 1 else float("nan")
     rows = []
     for a in range(len(scores.losses) - 1):
         differences = scores.values[a] - scores.values[a + 1 :]

@@ -96,7 +96,7 @@ class Winner:
 
     @property
     def is_default(self) -> bool:
-        return self.again.run == self.default_again.run
+        return self.again.run.name == self.default_again.run.name
 
     @property
     def is_tested(self) -> bool:

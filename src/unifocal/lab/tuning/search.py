@@ -28,6 +28,7 @@ from unifocal.lab.tuning.judgement import Judgement, Winner, judge, table_of
 from unifocal.lab.tuning.space import Space
 from unifocal.lab.tuning.trials import FOLDER, Plan, Spot, run_trial
 from unifocal.lab.tuning.words import record_of, write_words
+from unifocal.lab.words import counted
 
 ENOUGH = 20  # finished trials of the recommended loss on a fold, from which on importances are told
 
@@ -104,8 +105,8 @@ def _check(dataset: Dataset, settings: Settings, space: Space, trials: int) -> N
     least = len(space.candidates) + 1
     if trials < least:
         raise LabError(
-            f"expected at least {least} trials: the first {least - 1} of each fold are the losses at their defaults; "
-            f"got --trials {trials}."
+            f"expected at least {least} trials: each fold begins with every loss at its defaults, "
+            f"{counted(least - 1, 'trial')}; got --trials {trials}."
         )
     selected = select(dataset, settings)
     check_losses(list(space.corners()), len(selected.classes), selected.dimension)

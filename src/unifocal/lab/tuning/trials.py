@@ -49,7 +49,9 @@ class Plan:
     @property
     def id(self) -> str:
         """Different whenever a trial of the same number might be another; how many there are does not matter."""
-        runs = [self.run(fold, self.space.bases[0]).identity() for fold in range(len(self.splits))]
+        loss = self.space.bases[0]
+        as_written = {"loss": loss.model_dump(mode="json")}  # so that searches of earlier versions go on
+        runs = [self.run(fold, loss).identity() | as_written for fold in range(len(self.splits))]
         return fingerprint({"space": str(self.space), "prune": self.prune, "runs": runs})[:8]
 
     @property

@@ -9,14 +9,13 @@ from typing import Any
 from unifocal.lab.report.numbers import p_equals, span, value
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER
 from unifocal.lab.storage import write_text
-from unifocal.lab.tuning.confirming import FRESH, confirming
+from unifocal.lab.tuning.confirming import CONFIRM, FRESH, confirming
 from unifocal.lab.tuning.judgement import TUNED, Gain, Judgement, Settled, Winner
 from unifocal.lab.tuning.space import Range
 from unifocal.lab.tuning.trials import METRIC
 from unifocal.lab.words import counted
 
 HEADINGS = ("fold", "chosen on validation cases", f"{METRIC}, validation", f"{METRIC}, test")
-CONFIRM = "to confirm it on other folds, from other seeds"
 UNKNOWN = "What it gained is not known: no winner could be trained again beside its defaults."
 NESTED = (
     "On each fold the validation cases alone chose. The test scores are those of the chosen loss trained again from "
@@ -51,11 +50,12 @@ def lines(judgement: Judgement, out: Path) -> list[str]:
 def outcome(judgement: Judgement) -> list[str]:
     """The outcome and its uncertainty."""
     several = len(judgement.gains) > 1
+    gains = () if _is_default(judgement) else judgement.gains  # the same runs have none
     return [
         _wins(judgement),
         f"recommended: {judgement.loss.label}",
         *(f"  {_settled(parameter)}" for parameter in judgement.settled),
-        *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in judgement.gains),
+        *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in gains),
         *dict.fromkeys(conclusion(gain, judgement, several) for gain in judgement.gains),
         *([] if judgement.gains else [UNKNOWN]),
     ]
@@ -103,7 +103,7 @@ def _p(p: float) -> str:
 def conclusion(gain: Gain, judgement: Judgement, several: bool) -> str:
     """What the gain warrants, in a sentence."""
     where = f" in {gain.target}" if several else ""
-    if all(winner.is_default for winner in judgement.winners):
+    if _is_default(judgement):
         return "The search found nothing better than the defaults on the validation cases of any fold."
     if gain.verdict == LOSSES_DIFFER and gain.better == TUNED:
         return f"Tuning paid{where}: the gain holds for new cases and for new trainings."
@@ -117,6 +117,11 @@ def conclusion(gain: Gain, judgement: Judgement, several: bool) -> str:
     alone = not gain.low <= 0 <= gain.high
     few = ", though its interval over cases leaves zero out: a few large differences decide the mean" if alone else ""
     return f"The gain is not distinguishable from zero{where}{few}. By these data the defaults are as good a choice."
+
+
+def _is_default(judgement: Judgement) -> bool:
+    """Did the defaults win on every fold?"""
+    return all(winner.is_default for winner in judgement.winners)
 
 
 def confirmation(judgement: Judgement, out: Path) -> str | None:

@@ -130,8 +130,11 @@ def sweeping(study: Study) -> Section | None:
         parts(
             Text(
                 f"{counted(len(table), 'value')} tried in {counted(table['stage'].nunique(), 'stage')}; each stage "
-                f"fixes its parameter before the next. The outcome is {last or 'not yet known'}."
+                f"fixes its parameter before the next. The outcome is {last or 'not yet known'}. What the rest of this "
+                "page compares are the losses of the last stage, on the test cases."
             ),
+            Bullets(tuple(study.recommended["told"])) if study.recommended else None,
+            _confirming(study.recommended.get("confirm")),
             drawing,
             make_table(
                 "sweep",
@@ -141,8 +144,8 @@ def sweeping(study: Study) -> Section | None:
                 table.assign(short=table["loss"].map(names)),
                 texts=[3],
                 notes=[
-                    "Chosen by the validation cases of all folds together, as in the papers. Most cases are tested on "
-                    "in one fold and choose in another, so the test means of what was chosen are a little too good; "
+                    "Chosen by the validation cases of all folds together, as in the papers. A case that is tested on "
+                    "in one fold may choose in another, so the test means of what was chosen are a little too good; "
                     "other cases, or other folds and seeds, would confirm it.",
                     *notes_on(
                         (mean, half, METRIC)

@@ -94,7 +94,8 @@ def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
             name,
             f"{metric} by the value of each parameter; chosen: {words}.",
             f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds.{arrows} "
-            "What is chosen (ringed) is the best on the validation cases; those tested on choose nothing.",
+            "What is chosen (ringed) is the best on the validation cases; a case tested on in one fold may choose in "
+            "another.",
         )
 
 
