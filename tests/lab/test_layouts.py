@@ -119,7 +119,7 @@ def test_clutter_is_ignored(tmp_path):
         ([[[0, 1]], [[0, 1]]], ("background", "lesion")),
         ([[[0, 2]], [[0, 0]]], ("background", "lesion")),  # one positive value: nothing tells two classes
         ([[[0, 1]], [[0, 255]]], ("background", "lesion")),  # two habits of writing a binary mask
-        ([[[1, 2]], [[0, 16]]], ("background", "lesion")),
+        ([[[0, 2]], [[0, 16]]], ("background", "lesion")),
     ],
 )
 def test_classes_are_decided_over_the_whole_set(tmp_path, masks, names):
