@@ -1,6 +1,8 @@
 """The grid: nothing is done twice, nothing stops the rest, and the picture is upright."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -191,6 +193,18 @@ def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, mon
     assert [name for name, _ in log.started] == ["dice, fold 0", "dice, fold 1"]
     assert not result.failures and not list(out.rglob("failure.json"))
     assert set(result.cases["loss"]) == {"dice", "focal"}
+
+
+def test_a_full_disk_is_no_failure_of_a_run_but_ends_the_comparison(tmp_path, monkeypatch):
+    def full(checkpoint, part):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data, settings, out = read_data(tmp_path / "data"), make_tiny("dice,focal", epochs=1), tmp_path / "out"
+    monkeypatch.setattr(torch, "save", full)
+    log = Log()
+    with pytest.raises(LabError, match=r"No space left on device: .*\.ckpt could not be written; .* MB are free"):
+        compare([data], settings, out, log)
+    assert log.ended == [("dice, fold 0", "stopped, as no space is left")] and not list(out.rglob("failure.json"))
 
 
 def test_a_comparison_in_which_all_fails_still_ends_with_a_summary(tmp_path, monkeypatch):
