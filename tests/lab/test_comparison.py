@@ -360,3 +360,11 @@ def test_a_damaged_prediction_costs_the_picture_and_no_table(tmp_path):
     compare([dataset], make_tiny("dice", epochs=1), out, Told())
     assert not (out / "contours.png").exists() and "contours.png" not in (out / "summary.md").read_text()
     assert [text for text in told if text.startswith("contours.png is left out: expected a readable image")]
+
+
+def test_impossible_words_for_slurm_are_refused_before_anything_is_prepared(tmp_path):
+    pytest.importorskip("submitit")
+    settings = make_tiny("dice", engine="slurm", slurm="cluster=local,partion=x")
+    with pytest.raises(LabError, match="Did you mean 'partition'"):
+        compare([read_data(tmp_path / "data")], settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unifocal.lab import claims
-from unifocal.lab.storage import is_full
+from unifocal.lab.errors import LabError
+from unifocal.lab.storage import is_full, read_json
 
 Record = dict[str, Any]  # name; status: finished, failed, busy, lost, or full (the disk); reason, or None; seconds
 Execute = Callable[[str, str], Record]  # (out, name): an importable function, so that other processes find it
@@ -36,8 +37,11 @@ class Cell:
 
     @property
     def is_finished(self) -> bool:
-        """Is the last file of the run there?"""
-        return (self.folder / "result.json").is_file()
+        """Is the last file of the run there, and whole?"""
+        try:
+            return isinstance(read_json(self.folder / "result.json"), dict)
+        except (FileNotFoundError, LabError):
+            return False
 
 
 def perform(execute: Execute, cell: Cell) -> Record:
