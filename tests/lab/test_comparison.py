@@ -1,6 +1,8 @@
 """The grid: nothing is done twice, nothing stops the rest, and the picture is upright."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -193,6 +195,18 @@ def test_a_failed_run_is_recorded_the_rest_go_on_and_it_is_retried(tmp_path, mon
     assert set(result.cases["loss"]) == {"dice", "focal"}
 
 
+def test_a_full_disk_is_no_failure_of_a_run_but_ends_the_comparison(tmp_path, monkeypatch):
+    def full(checkpoint, part):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data, settings, out = read_data(tmp_path / "data"), make_tiny("dice,focal", epochs=1), tmp_path / "out"
+    monkeypatch.setattr(torch, "save", full)
+    log = Log()
+    with pytest.raises(LabError, match=r"No space left on device: .*\.ckpt could not be written; .* MB are free"):
+        compare([data], settings, out, log)
+    assert log.ended == [("dice, fold 0", "stopped, as no space is left")] and not list(out.rglob("failure.json"))
+
+
 def test_a_comparison_in_which_all_fails_still_ends_with_a_summary(tmp_path, monkeypatch):
     break_losses(monkeypatch, "dice")
     result = compare([read_data(tmp_path / "data")], make_tiny("dice", epochs=1), tmp_path / "out")
@@ -346,3 +360,11 @@ def test_a_damaged_prediction_costs_the_picture_and_no_table(tmp_path):
     compare([dataset], make_tiny("dice", epochs=1), out, Told())
     assert not (out / "contours.png").exists() and "contours.png" not in (out / "summary.md").read_text()
     assert [text for text in told if text.startswith("contours.png is left out: expected a readable image")]
+
+
+def test_impossible_words_for_slurm_are_refused_before_anything_is_prepared(tmp_path):
+    pytest.importorskip("submitit")
+    settings = make_tiny("dice", engine="slurm", slurm="cluster=local,partion=x")
+    with pytest.raises(LabError, match="Did you mean 'partition'"):
+        compare([read_data(tmp_path / "data")], settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -37,6 +37,22 @@ def test_without_a_word_they_are_the_defaults():
     assert settings_from({}) == Settings()
 
 
+def test_an_unknown_protocol_is_told_with_all_other_mistakes(write):
+    file = write("epochs: 3\nbatch_size: 0\nprotocol: generalised-focal/kits18\nlr: abc\n")
+    with pytest.raises(LabError) as caught:
+        settings_from({"folds": "1"}, file)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    for part in (
+        f"{file}, line 2: batch_size: ",
+        f"{file}, line 3: protocol: expected a protocol: ",
+        "got 'generalised-focal/kits18'. Did you mean 'generalised-focal/kits19'?",
+        f"{file}, line 4: lr: there is no such setting",
+        "--folds: folds: ",
+    ):
+        assert part in str(caught.value)
+
+
 def test_the_command_line_chooses_the_protocol(write):
     file = write(f"protocol: {KITS}\nfolds: 3\n")
     chosen = settings_from({"protocol": "generalised-focal/bus2017"}, file)
@@ -86,7 +102,7 @@ def test_values_may_be_written_in_several_ways(write):
         ("seed: 1\nseeds: 2\n", {}, ["line 2: 'seeds' is the same setting as in", "line 1"]),
         ("", {"batch_size": "x"}, ["--batch-size: batch_size", "got 'x'"]),
         ("", {"patch_overlp": "1"}, ["--patch-overlp: patch_overlp", "Did you mean 'patch_overlap'"]),
-        ("", {"protocol": "kits19"}, ["--protocol: expected a protocol", "'kits19'"]),
+        ("", {"protocol": "kits19"}, ["--protocol: protocol: expected a protocol", "'kits19'"]),
         ("clip: -79, 304\n", {"clip_percentiles": "1,99"}, ["clip from", "line 1", "--clip-percentiles"]),
         ("", {"protocol": KITS, "size": "64"}, ["size from --size", f"spacing from protocol {KITS}"]),
         (

@@ -119,7 +119,7 @@ def test_clutter_is_ignored(tmp_path):
         ([[[0, 1]], [[0, 1]]], ("background", "lesion")),
         ([[[0, 2]], [[0, 0]]], ("background", "lesion")),  # one positive value: nothing tells two classes
         ([[[0, 1]], [[0, 255]]], ("background", "lesion")),  # two habits of writing a binary mask
-        ([[[1, 2]], [[0, 16]]], ("background", "lesion")),
+        ([[[0, 2]], [[0, 16]]], ("background", "lesion")),
     ],
 )
 def test_classes_are_decided_over_the_whole_set(tmp_path, masks, names):
@@ -275,3 +275,14 @@ def test_a_few_values_that_are_no_class_indices_are_refused_by_name(tmp_path, va
     Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
     with pytest.raises(LabError, match=r"masks/b.png holds 0, .*255: .*class indices"):
         read_dataset(tmp_path)
+
+
+def test_a_case_that_the_splits_name_and_the_folder_lacks_is_told(tmp_path):
+    make_plain(tmp_path / "data", ("x_000", "x_001"))
+    path = tmp_path / "folds.json"
+    path.write_text(
+        '[{"train": ["x_000"], "val": ["x_001", "x_002"]}, {"train": ["x_001", "x_002"], "val": ["x_000"]}]'
+    )
+    dataset = read_dataset(tmp_path / "data", splits_file=path)
+    assert dataset.notes == ("folds.json names 1 case that the folder lacks: x_002. Did you mean 'x_001'?",)
+    assert dataset.splits[0].validation == ("x_001",)

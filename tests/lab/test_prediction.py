@@ -15,6 +15,7 @@ from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import plan
 from unifocal.lab.prediction import Model, axes_seen, predict
+from unifocal.lab.preparation import read_prediction, write_prediction
 from unifocal.lab.training.execute import build_network
 
 
@@ -95,6 +96,41 @@ def test_what_is_wrong_inside_volumes_is_told_when_the_others_are_done(volumes, 
     assert "2 problems" in message and "1 of 3" in message
     assert f"a: expected finite voxels; {tmp_path / 'new/a.nii.gz'}" in message and "b: expected finite" in message
     assert [path.name for path in (tmp_path / "masks").glob("*.nii.gz")] == ["c.nii.gz"]
+
+
+def cut(whole):
+    return whole[: len(whole) // 2]
+
+
+def with_a_hole(whole):
+    middle = len(whole) // 2
+    return whole[:middle] + bytes(8) + whole[middle + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [
+        *((ending, cut) for ending in (".nii.gz", ".mha", ".nrrd", ".png")),
+        *((ending, with_a_hole) for ending in (".nii.gz", ".png")),  # ITK reads over it
+    ],
+)
+def test_a_damaged_mask_is_made_again_and_a_corrected_one_stays(volumes, pictures, tmp_path, ending, damage):
+    images, out = tmp_path / "new", tmp_path / "masks"
+    if ending == ".png":
+        images.mkdir()
+        for name in "ab":
+            Image.fromarray(np.arange(2400, dtype=np.uint8).reshape(40, 60)).save(images / f"{name}.png")
+    else:
+        for name in "ab":
+            save_volume(images / f"{name}{ending}", noise((12, 16, 16)))
+    model = pictures if ending == ".png" else volumes
+    damaged, corrected = predict(model, images, out)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(damage(whole))
+    write_prediction(out, "b", read_prediction(out, "b")[::-1], like=images / f"b{ending}")
+    kept = corrected.read_bytes()
+    assert predict(model, images, out) == [damaged, corrected]
+    assert damaged.read_bytes() == whole and corrected.read_bytes() == kept
 
 
 @pytest.mark.parametrize(

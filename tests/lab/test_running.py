@@ -131,3 +131,12 @@ def test_home_is_expanded(folders, stand_in, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run("compare", "~/first", "--out", tmp_path / "out") == 0
     assert stand_in.calls[0][0][0].root == folders[0].resolve()
+
+
+def test_a_case_that_is_excluded_is_not_checked(folders, stand_in, tmp_path, capsys):
+    (folders[0] / "masks/1.png").write_bytes(b"broken")
+    assert run("compare", folders[0], "--out", tmp_path / "out") == 2
+    assert "masks/1.png is damaged" in capsys.readouterr().err
+    assert run("compare", folders[0], "--exclude", "1", "--out", tmp_path / "out") == 0
+    [([dataset], _, _)] = stand_in.calls
+    assert [case.id for case in dataset.cases] == ["0"] and dataset.excluded == ("1",)

@@ -13,7 +13,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import read_run
 from unifocal.lab.progress import tell_epoch
 from unifocal.lab.results import read_table
-from unifocal.lab.storage import write_json
+from unifocal.lab.storage import is_full, write_json
 from unifocal.lab.training.checkpoints import remove_checkpoints
 from unifocal.lab.training.execute import choose_device, execute, is_finished
 from unifocal.lab.training.history import Judge, unmoved
@@ -25,8 +25,8 @@ def run_cell(out: str, name: str, judge: Judge = unmoved) -> Record:
     """Do a run, or what is left of it; a failure is recorded in `failure.json` and tried again by the next call.
 
     Returns name, status ("finished" or "failed"), reason (why it failed, or its DSC) and seconds. Raises nothing but
-    KeyboardInterrupt and Terminated, what `read_run` raises where nothing was planned, and what `judge` raises that is
-    no Exception. Tells of its epochs by `progress.tell_epoch`.
+    KeyboardInterrupt and Terminated, OSError where no space is left, what `read_run` raises where nothing was planned,
+    and what `judge` raises that is no Exception. Tells of its epochs by `progress.tell_epoch`.
     """
     folder = Path(out) / "runs" / name
     record: Record = {"name": name, "status": "finished", "reason": None, "seconds": 0.0}
@@ -40,6 +40,8 @@ def run_cell(out: str, name: str, judge: Judge = unmoved) -> Record:
     try:
         execute(run, experiment, folder, tell_epoch, judge)
     except Exception as error:
+        if is_full(error, folder):
+            raise
         reason = explain(error)
         record |= {"status": "failed", "reason": reason}
         when = datetime.now(UTC).isoformat(timespec="seconds")

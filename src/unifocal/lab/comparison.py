@@ -26,6 +26,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, plan, write_run
 from unifocal.lab.fitting import check_fit
 from unifocal.lab.grid import Cell, run_grid
+from unifocal.lab.grid.slurm import check_slurm
 from unifocal.lab.outcome import Comparison, Outcome
 from unifocal.lab.progress import Watcher
 from unifocal.lab.results import join_tables, read_table, write_table
@@ -83,6 +84,8 @@ def check(datasets: Sequence[Dataset], settings: Settings) -> None:
     if twice:
         raise LabError(f"expected data sets of different names; {', '.join(twice)} stands twice. Rename a folder.")
     check_device(settings.device)
+    if settings.engine == "slurm":
+        check_slurm(settings)
     if settings.tensorboard and find_spec("tensorboard") is None:
         raise LabError("expected TensorBoard, which is not installed. pip install 'unifocal[lab,tensorboard]'")
     for dataset in datasets:

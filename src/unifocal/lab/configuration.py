@@ -16,7 +16,7 @@ import yaml
 
 from unifocal.lab.documents import read_document
 from unifocal.lab.errors import LabError
-from unifocal.lab.protocols import load
+from unifocal.lab.protocols import PROTOCOLS, load
 from unifocal.lab.settings import SECTIONS, Settings, changed, check_settings, names_of, text_of
 
 ALIASES = {"seed": "seeds", "format": "layout"}  # other spellings of settings, everywhere
@@ -39,9 +39,9 @@ def settings_from(
     values: dict[str, Any] = dict(defaults or {})
     origins: dict[str, str] = {}
     written = read_settings(config) if config else {}
-    name, origin = (given["protocol"], "--protocol") if "protocol" in given else written.get("protocol", ("none", ""))
-    if str(name).lower() != "none":
-        protocol = load(str(name), origin)
+    name = given["protocol"] if "protocol" in given else written.get("protocol", ("none", ""))[0]
+    if name in PROTOCOLS:  # another name is told below, with all else that is impossible
+        protocol = load(name)
         values |= {key: entry.value for key, entry in protocol.entries.items()}
         if proposed:
             values["losses"] = protocol.proposes

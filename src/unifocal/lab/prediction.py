@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unifocal.lab.data.cases import Case, Dataset
-from unifocal.lab.data.checks import look_at
+from unifocal.lab.data.checks import look_at, look_into
+from unifocal.lab.data.masks import read_values
 from unifocal.lab.data.problems import listed, suggest
 from unifocal.lab.data.unlabelled import list_images
 from unifocal.lab.data.volumes import Header, turn
@@ -81,7 +82,7 @@ def predict(
     device: str = "auto",
     track: Track = silent,
 ) -> list[Path]:
-    """Write a mask of class indices for every image of a folder; those that are there already are not made again.
+    """Write a mask of class indices for every image of a folder; those that are there and can be read are kept.
 
     Volumes whose axes point elsewhere than those trained on are turned for the network, and their masks turned back.
 
@@ -99,7 +100,7 @@ def predict(
         paths, problems = [], []
         for case in track(dataset.cases, "predicting"):
             path, stamp = find_prediction(out, case.id), _stamp(case)
-            if path is None or stamps.get(case.id) != stamp:
+            if path is None or not _is_readable(path) or stamps.get(case.id) != stamp:
                 try:
                     mask = members.mask(case, dataset, axes.get(case.id))
                 except LabError as error:
@@ -183,6 +184,16 @@ def check_images(dataset: Dataset) -> dict[str, str]:
     if problems:
         raise LabError(listed("expected images that can be read", problems))
     return axes
+
+
+def _is_readable(path: Path) -> bool:
+    """Can a mask be read to its end? Not, is it what was written: one that somebody has corrected by hand stays."""
+    try:
+        look_into(path)
+        read_values(path)
+    except LabError:
+        return False
+    return True
 
 
 def _stamp(case: Case) -> list[list[Any]]:

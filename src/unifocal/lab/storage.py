@@ -14,6 +14,7 @@ from unifocal.lab import claims
 from unifocal.lab.errors import LabError
 
 PART = ".part"  # suffix of a file being written
+FULL = (errno.ENOSPC, errno.EDQUOT)
 UNSETTLED = (errno.EINVAL, errno.ENOTSUP)  # from file systems that cannot be asked to settle
 ANEW = "Remove it and repeat the command that made this folder, which writes it anew; or use another --out."
 PROBE = bytes(1 << 16)  # bytes that a disk must still take if it is not full
@@ -45,6 +46,13 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Does an error say that there is no space left in `folder`, or in a place that it does not name?"""
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return False
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(folder)
 
 
 def write_text(path: Path, text: str) -> None:

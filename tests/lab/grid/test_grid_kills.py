@@ -3,13 +3,16 @@
 import errno
 import os
 import random
+import re
 import signal
+import subprocess
 import time
 
 import fake_grid
 import pytest
 from fake_grid import check_finished, check_whole, make_grid, repeated_epochs, run_cell, start, wait_until
 
+from unifocal.lab.errors import LabError
 from unifocal.lab.grid import run_grid
 from unifocal.lab.grid.cells import read_history
 from unifocal.lab.progress import Watcher
@@ -148,16 +151,51 @@ def test_a_disk_that_is_full_now_and_then(out, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     for _ in range(60):
-        records = list(run_grid(cells, make_settings(device="cpu"), Watcher(), run_cell))
-        check_whole(cells)
-        failures += [r["reason"] for r in records if r["status"] == "failed"]
-        if all(r["status"] == "finished" for r in records):
+        try:
+            list(run_grid(cells, make_settings(device="cpu"), Watcher(), run_cell))
+        except LabError as error:
+            failures.append(str(error))
+            check_whole(cells)
+        else:
             break
     check_finished(cells)
     assert len(failures) >= 3
     for reason in failures:
-        assert reason.startswith("OSError: [Errno 28] No space left on device: ") and str(out) in reason
+        assert reason.startswith(f"No space left on device: {out}") and "the same command goes on" in reason
     assert sum(map(repeated_epochs, cells)) <= len(failures)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of ten blocks in memory."""
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "x", tmp_path], check=False).returncode
+    ):
+        pytest.skip("nothing can be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_the_grid_with_one_reason_and_nothing_is_lost(small_disk, workers):
+    cells = make_grid(small_disk, runs=6, epochs=20)
+    code, records, errors = fake_grid.records_of(start(small_disk, workers=workers))
+    assert code == 1 and {r["status"] for r in records} <= {"finished"}
+    assert re.fullmatch(
+        rf"unifocal: No space left on device: {small_disk}/\S+ could not be written; 0\.\d MB are free without it\. "
+        r"Finished runs and whole epochs are kept: make room, and the same command goes on from there\.\n",
+        errors,
+    )
+    assert not list(small_disk.rglob("*.part")) and not list(small_disk.rglob("failure.json"))
+    check_whole(cells)
+    done = {cell.name: len(read_history(cell.folder)) for cell in cells}
+    assert 0 < sum(done.values()) < 120
+    subprocess.run(["mount", "-o", "remount,size=400k", small_disk], check=True)
+    code, records, errors = fake_grid.records_of(start(small_disk, workers=workers))
+    assert code == 0 and len(records) == 6, errors
+    check_finished(cells)
+    assert sum(map(repeated_epochs, cells)) <= workers
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x80\x02}q", b'{"value": "run0", "rows"'])

@@ -97,6 +97,15 @@ def test_what_is_finished_is_not_touched(alone, workers):
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
 
 
+@pytest.mark.parametrize("damage", ["", '{"status": "fini', "[]"])
+def test_a_run_whose_result_is_damaged_is_not_counted_as_finished_earlier(out, damage):
+    cells, log = make_grid(out, runs=3, epochs=2), Log()
+    run(cells)
+    (cells[1].folder / "result.json").write_text(damage)
+    run(cells, log)
+    assert log.planned == (3, 2, 2) and {title for title, *_ in log.events} == {cells[1].title}
+
+
 def test_the_claim_that_a_process_left_at_the_very_end_is_removed(out):
     [cell] = cells = make_grid(out, runs=1, epochs=2)
     run(cells)

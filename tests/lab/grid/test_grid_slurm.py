@@ -61,6 +61,18 @@ def test_jobs_of_submitit_give_the_same_files_and_failures_are_records(out):
     assert told.startswith("jobs in the queue: 3 (") and str(out / "slurm") in told
 
 
+def test_workers_limit_how_many_run_at_a_time(out):
+    cells, at_work = make_grid(out, runs=5, epochs=20, seconds=0.02), []
+
+    class Counting(Watcher):
+        def epoch_ended(self, name, epoch, validation_loss):
+            at_work.append(len(fake_grid.workers_of(cells)))
+
+    assert {r["status"] for r in run(cells, Counting(), slurm="cluster=local", workers=2).values()} == {"finished"}
+    check_finished(cells)
+    assert max(at_work) == 2
+
+
 def test_a_job_that_is_told_its_time_is_up_goes_on_where_it_was(out):
     cells = make_grid(out, runs=1, epochs=60, seconds=0.03)
     grid = start(out, engine="slurm", slurm="cluster=local")
@@ -264,7 +276,8 @@ def test_a_requeued_job_waits_until_its_own_claim_is_dead(out, monkeypatch):
     ("settings", "says"),
     [
         ({"slurm": "partition"}, "expected --slurm name=value"),
-        ({"slurm": "patrition=gpu"}, "Unknown argument 'patrition'"),
+        ({"slurm": "patrition=gpu"}, "no 'patrition'. Did you mean 'partition'"),
+        ({"slurm": "cluster=locall,partion=x"}, r"(?s)no 'partion'.*'partition'.*cluster=locall. Did you mean 'local'"),
         ({"slurm": "time=1-00:00:00"}, "timeout_min"),
         ({"gpus": 0.5}, "whole GPUs"),
     ],

@@ -38,6 +38,7 @@ def read_folders(folders: Sequence[Path], settings: Settings, console: "Console"
     _check_folders(folders, settings)
     with console.status("starting") if console.is_terminal else nullcontext():
         from unifocal.lab.data.reading import check_dataset, list_dataset
+        from unifocal.lab.data.selection import exclude
         from unifocal.lab.fitting import check_fit
 
         listed = [list_dataset(f, settings.layout, settings.groups, settings.splits) for f in folders]
@@ -46,7 +47,8 @@ def read_folders(folders: Sequence[Path], settings: Settings, console: "Console"
                 check_fit(dataset, settings)
         for loss in settings.losses:
             loss.build()
-        return [check_dataset(dataset, problems) for dataset, problems in listed]
+        kept = [(exclude(dataset, _known(settings.exclude, dataset)), problems) for dataset, problems in listed]
+        return [check_dataset(dataset, problems) for dataset, problems in kept]
 
 
 def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> None:
@@ -69,6 +71,12 @@ def compare_aloud(folders: Sequence[Path], settings: Settings, out: Path) -> Non
         _print_shard(comparison, settings.shard, shown)
     if comparison.failures:
         raise typer.Exit(1)
+
+
+def _known(ids: Sequence[str], dataset: "Dataset") -> list[str]:
+    """Those that can be left out before the check; of the others it may say why they are no cases."""
+    here = {case.id for case in dataset.cases}
+    return [name for name in ids if name in here]
 
 
 def _check_folders(folders: Sequence[Path], settings: Settings) -> None:

@@ -5,26 +5,32 @@ a label that nobody knows. What is counted on the way is kept as `cases.Facts`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unifocal.lab.data.cases import Case, Dataset, Facts
 from unifocal.lab.data.files import is_volume
 from unifocal.lab.data.images import check_picture
+from unifocal.lab.data.kinds import (
+    LARGEST_CLASS,
+    Mask,
+    class_notes,
+    labels_of_one,
+    mixed_labels,
+    soft_notes,
+    value_notes,
+)
 from unifocal.lab.data.layouts.base import BINARY
-from unifocal.lab.data.masks import count_classes, distinct_values, read_values, unite, values_between
+from unifocal.lab.data.masks import count_classes, distinct_values, read_values, unite
 from unifocal.lab.data.problems import short, some
 from unifocal.lab.data.volumes import Header, read_header
 from unifocal.lab.errors import LabError
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.words import counted
 
-LARGEST_CLASS = 15
 SOFT_EDGES = 8  # a picture with as many positive values has soft edges; one with fewer has several labels
 
 Look = Header | tuple[int, int]  # of a volume, or (height, width) of a picture
@@ -40,12 +46,13 @@ def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
         if not wrong:
             looks[case.id] = found[case.masks[0]]
     whole = [case for case in dataset.cases if case.id in looks]
-    if not dataset.classes:
+    is_declared = bool(dataset.classes)
+    if not is_declared:
         dataset, wrong = _find_classes(dataset, whole, track)
         if wrong:
             return dataset, problems + wrong
     facts = []
-    soft: dict[Path, NDArray[Any]] = {}  # values of masks that are neither 0 nor the greatest
+    masks: list[Mask] = []  # where they hold one lesion
     for case in track(whole, "reading masks"):
         try:
             stored = [read_values(path) for path in case.masks]
@@ -54,13 +61,16 @@ def check(dataset: Dataset, track: Track = silent) -> tuple[Dataset, list[str]]:
             problems.append(f"{case.id}: {error}")
             continue
         if dataset.values is None:
-            soft |= {path: values_between(values) for path, values in zip(case.masks, stored, strict=True)}
+            masks += [Mask.of(case, path, values) for path, values in zip(case.masks, stored, strict=True)]
         voxels, ignored = count_classes(mask, len(dataset.classes))
         look = looks[case.id]
         where = (look.grid.spacing, look.grid.axes) if isinstance(look, Header) else (None, None)
         facts.append(Facts(mask.shape, voxels, ignored, *where))
-    notes = (*dataset.notes, *_notes(dataset.cases, facts), *_soft_note(whole, soft))
-    return replace(dataset, facts=tuple(facts), notes=notes), problems
+    problems += labels_of_one(masks)
+    notes = [*_notes(dataset.cases, facts), *soft_notes(masks), *value_notes(masks)]
+    if not is_declared and not problems:
+        notes += class_notes(dataset.cases, facts, dataset.classes)
+    return replace(dataset, facts=tuple(facts), notes=(*dataset.notes, *notes)), problems
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[str]:
@@ -116,6 +126,7 @@ def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tupl
     seen: set[int] = set()
     indices = True
     problems = []
+    masks: list[Mask] = []
     for case in track(cases, "looking for classes"):
         for path in case.masks:
             try:
@@ -131,27 +142,16 @@ def _find_classes(dataset: Dataset, cases: Sequence[Case], track: Track) -> tupl
                 if (several and not soft) or not (values >= 0).all():  # NaN is not, either
                     shown = some((f"{value:g}" for value in values), SOFT_EDGES)
                     problems.append(
-                        f"{short(path)} holds {shown}: expected one value for the lesion, or class indices 0, 1, 2 "
-                        f"and so on, up to {LARGEST_CLASS} (there is no label for voxels to leave out)"
+                        f"{case.id}: {short(path)} holds {shown}: expected one value for the lesion, or class indices "
+                        f"0, 1, 2 and so on, up to {LARGEST_CLASS} (there is no label for voxels to leave out)"
                     )
+                    continue
+            masks.append(Mask(case.id, path, values[values > 0]))
             seen.update(int(value) for value in values[is_index] if value > 0)
     if not indices or len(seen) < 2:
-        return replace(dataset, classes=BINARY), problems
+        return replace(dataset, classes=BINARY), problems + mixed_labels(masks)
     classes = ("background", *(f"class {n}" for n in range(1, max(seen) + 1)))
     return replace(dataset, classes=classes, values={n: n for n in range(len(classes))}), problems
-
-
-def _soft_note(cases: Sequence[Case], soft: Mapping[Path, NDArray[Any]]) -> list[str]:
-    """That masks which should hold 0 and one more value hold others."""
-    soft = {path: values for path, values in soft.items() if len(values)}
-    if not soft:
-        return []
-    masks = counted(sum(len(case.masks) for case in cases), "mask")
-    values = some(f"{value:g}" for value in np.unique(np.concatenate(list(soft.values()))))
-    return [
-        f"expected 0 and one more value in each mask; {len(soft)} of {masks} hold others, too ({values}), as JPEG "
-        f"and smoothing leave them: {some(map(short, soft), 3)}. Half of a mask's greatest value and more is lesion."
-    ]
 
 
 def _notes(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:

@@ -93,11 +93,6 @@ def binarise(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(marks >= top / 2 if soft else marks > 0).astype(np.uint8)
 
 
-def values_between(values: NDArray[Any]) -> NDArray[Any]:
-    """The positive values of a mask but its greatest, sorted: those for which `binarise` needs a threshold."""
-    return np.unique(values[(values > 0) & (values < values.max())])
-
-
 def count_classes(mask: NDArray[np.uint8], classes: int) -> tuple[tuple[int, ...], int]:
     """Number of voxels of each class, and of those to ignore."""
     counts = np.zeros(IGNORE + 1, np.int64)

@@ -74,9 +74,9 @@ def list_dataset(
     path = find_groups_file(root, folder, groups_file)
     if path is not None and not problems:
         cases = with_groups(cases, path, root, folder)
-    splits = found.splits
+    splits, notes = found.splits, list(found.notes)
     if splits_file is not None:
-        splits = read_splits(Path(splits_file).expanduser().resolve(), [case.id for case in cases], problems)
+        splits = read_splits(Path(splits_file).expanduser().resolve(), [case.id for case in cases], problems, notes)
     dataset = Dataset(
         name=root.name,
         layout=layout,
@@ -90,7 +90,7 @@ def list_dataset(
         regions=found.regions,
         look_alike=found.look_alike,
         splits=splits,
-        notes=found.notes,
+        notes=tuple(notes),
         groups_file=path,
     )
     return dataset, problems

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unifocal.lab import claims
+from unifocal.lab.errors import LabError
+from unifocal.lab.storage import is_full, read_json
 
-Record = dict[str, Any]  # name; status: finished, failed, busy or lost; reason, or None; seconds
+Record = dict[str, Any]  # name; status: finished, failed, busy, lost, or full (the disk); reason, or None; seconds
 Execute = Callable[[str, str], Record]  # (out, name): an importable function, so that other processes find it
 
 
@@ -35,8 +37,11 @@ class Cell:
 
     @property
     def is_finished(self) -> bool:
-        """Is the last file of the run there?"""
-        return (self.folder / "result.json").is_file()
+        """Is the last file of the run there, and whole?"""
+        try:
+            return isinstance(read_json(self.folder / "result.json"), dict)
+        except (FileNotFoundError, LabError):
+            return False
 
 
 def perform(execute: Execute, cell: Cell) -> Record:
@@ -55,6 +60,8 @@ def perform(execute: Execute, cell: Cell) -> Record:
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         status, reason = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
+        if isinstance(error, OSError) and is_full(error, Path(cell.out)):
+            status, reason = "full", f"{error.strerror}: {error.filename or cell.folder} could not be written"
     return make_record(cell, status, reason, time.perf_counter() - started)
 
 
@@ -66,6 +73,8 @@ def outcome(record: Record) -> str:
     """How people are told what became of a run: a finished one may say more in its reason."""
     if record["status"] == "finished":
         return str(record["reason"] or "finished")
+    if record["status"] == "full":
+        return "stopped, as no space is left"
     return f"{record['status']}: {record['reason']}"
 
 

@@ -1,11 +1,12 @@
 """How runs are handed to SLURM: what is asked for each, in words of sbatch, and their submission."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unifocal.lab.choices import plain_value
+from unifocal.lab.data.problems import listed, suggest
 from unifocal.lab.errors import LabError
 from unifocal.lab.grid.cells import Cell, Record
 from unifocal.lab.settings import Settings
@@ -13,6 +14,8 @@ from unifocal.lab.settings import Settings
 ARRAY = 1000  # jobs of an array: SLURM refuses more unless told otherwise
 MINUTES = 240  # of a job, unless asked for otherwise; longer runs are requeued
 TIMEOUTS = 50  # times that a job is requeued because its time was up
+CLUSTERS = ("slurm", "local")
+OWN = ("time", "cluster", "max_num_timeout")  # words that are no parameters of submitit, or not as they are
 COMMON = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "stderr_to_stdout")
 
 
@@ -24,6 +27,7 @@ def make_executor(submitit: Any, folder: Path, settings: Settings) -> Any:
     and with more than one worker so many jobs run at a time.
     """
     words = dict(_word(text) for text in settings.slurm)
+    _check_words(words, submitit.SlurmExecutor._valid_parameters())
     cluster = words.pop("cluster", "slurm")
     if cluster == "slurm" and not shutil.which("sbatch"):
         raise LabError(
@@ -48,6 +52,17 @@ def make_executor(submitit: Any, folder: Path, settings: Settings) -> Any:
     except (NameError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise LabError(f"--slurm {','.join(settings.slurm)}: {str(error).splitlines()[0]}") from error
     return executor
+
+
+def _check_words(words: Mapping[str, Any], sbatch: Collection[str]) -> None:
+    known = {*OWN, *COMMON, *sbatch}
+    problems = [f"there is no {name!r}.{suggest(name, known)}" for name in words if name not in known]
+    cluster = words.get("cluster", "slurm")
+    if cluster not in CLUSTERS:
+        near = suggest(str(cluster), CLUSTERS)
+        problems.append(f"expected cluster={' or cluster='.join(CLUSTERS)}; got cluster={cluster}.{near}")
+    if problems:
+        raise LabError(listed("expected words of sbatch or submitit in --slurm", problems))
 
 
 def submit(executor: Any, cells: Sequence[Cell], task: Callable[[Cell], Record]) -> Iterator[dict[str, Any]]:

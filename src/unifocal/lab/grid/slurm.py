@@ -28,45 +28,64 @@ def in_slurm(
     What is claimed already is not submitted, and what an earlier start has in the queue is waited for. The jobs go on
     when this process ends.
     """
-    try:
-        import submitit
-    except ModuleNotFoundError:
-        raise LabError("--engine slurm needs submitit: pip install 'unifocal[lab,slurm]'") from None
+    submitit = _submitit()
     home = cells[0].home
     folder = home / "slurm"
     executor = make_executor(submitit, folder, settings)
     following = Following(watcher)
     for cell in cells:
         following.begin(cell)
+    task = Task(execute, settings.threads)
     left: dict[str, Any] = {}  # the jobs that this process waits for
     try:
         with lock(folder, watcher.stage):  # a second start waits here, and then finds the jobs of the first
             queue = Queue(folder, executor.cluster)
             left |= queue.attach(submitit, cells)
             free = [cell for cell in cells if not (cell.name in left or cell.is_finished or owner_of(cell.folder))]
+            # SLURM itself lets no more run at a time than it was asked to; here they are held back.
+            at_once = settings.workers if settings.workers > 1 and executor.cluster != "slurm" else len(free)
+            later = free[at_once:]
             with postponed():  # a job that runs and is recorded nowhere would be started again
-                for jobs in submit(executor, free, Task(execute, settings.threads)):
+                for jobs in submit(executor, free[:at_once], task):
                     left |= jobs
                     queue.record(jobs)
         if left:
             watcher.stage(f"jobs in the queue: {len(left)} ({_ids(left)}); logs in {folder}")
+        waiting = [cell for cell in cells if cell.name in left or cell in later]
         for cell in cells:
-            if cell.name not in left:
+            if cell not in waiting:
                 yield make_record(cell, "busy", None)
-        waiting = [cell for cell in cells if cell.name in left]
         while waiting:
-            for cell in list(waiting):
+            for cell in [cell for cell in waiting if cell.name in left]:
                 following.look(cell)
                 if queue.is_over(left[cell.name]):
                     waiting.remove(cell)
                     record = _result(left.pop(cell.name), cell)
                     following.end(cell, record)
+                    with postponed():
+                        for jobs in submit(executor, later[:1], task):
+                            left |= jobs
+                    later = later[1:]
                     yield record
             if waiting:
                 time.sleep(POLL)
     except BaseException:
         _leave(executor.cluster, left, home, watcher)
         raise
+
+
+def check_slurm(settings: Settings) -> None:
+    """Raise a LabError if nothing can be submitted here, or not with these words."""
+    make_executor(_submitit(), Path(), settings)
+
+
+def _submitit() -> Any:
+    """The library, which is an extra; a LabError where it is not installed."""
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise LabError("--engine slurm needs submitit: pip install 'unifocal[lab,slurm]'") from None
+    return submitit
 
 
 class Task:

@@ -153,10 +153,10 @@ def _status(cell: Cell, end: dict[str, Any] | None, now: float, scoring: float) 
 
 def _end(cell: Cell) -> dict[str, Any] | None:
     """The last file of a run; None if it has not ended, and empty if the file is damaged."""
-    if not cell.is_finished:
-        return None
     try:
         result = read_json(cell.folder / "result.json")
+    except FileNotFoundError:
+        return None
     except LabError:
         return {}
     return {"status": "finished", **result} if isinstance(result, dict) else {}

@@ -71,16 +71,15 @@ class Protocol:
         return ";".join(f"{parameter}={','.join(values)}" for parameter, values in self.sweep.items())
 
 
-def check_protocol(name: str | None, origin: str = "") -> None:
+def check_protocol(name: str | None) -> None:
     """Raise a LabError that names the nearest protocol, if this is none."""
     if name is not None and name not in PROTOCOLS:
-        where = f"{origin}: " if origin else ""
-        raise LabError(f"{where}expected a protocol: {', '.join(PROTOCOLS)}; got {name!r}.{suggest(name, PROTOCOLS)}")
+        raise LabError(f"expected a protocol: {', '.join(PROTOCOLS)}; got {name!r}.{suggest(name, PROTOCOLS)}")
 
 
-def load(name: str, origin: str = "") -> Protocol:
+def load(name: str) -> Protocol:
     """The protocol of that name; another name is a LabError with the nearest one."""
-    check_protocol(name, origin)
+    check_protocol(name)
     return _load(name)
 
 

@@ -1,11 +1,10 @@
 """Checkpoints that are whole or absent, and that training does not wait for.
 
-Beside the last one stays the one before: a disk may damage what was whole when it was written.
+Beside the last one stays the one before: a disk may damage what was whole when it was written. From the second epoch
+on there are two whole files of two epochs at every moment, also while a third is written and when names change.
 """
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from unifocal.lab import claims
 from unifocal.lab.storage import write_with
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+NEXT, LAST, PREVIOUS = "next.ckpt", "last.ckpt", "previous.ckpt"  # from the newest on; the first for a moment only
 
 
 class Checkpoints(TorchCheckpointIO):
@@ -50,12 +50,20 @@ class Checkpoints(TorchCheckpointIO):
 
 def remove_checkpoints(folder: Path) -> None:
     """What is needed to go on; not the weights."""
-    for name in (LAST, PREVIOUS):
+    for name in (NEXT, LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 
 
+def move_up(folder: Path) -> None:
+    """Let the next checkpoint be the last, and the last the previous one; after a kill in between, so again."""
+    claims.check(folder / NEXT)
+    if (folder / LAST).exists():
+        (folder / LAST).replace(folder / PREVIOUS)
+    (folder / NEXT).replace(folder / LAST)
+
+
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    if path.name == LAST:
-        with suppress(OSError):  # there is none yet, or the file system knows no second name for a file
-            write_with(path.with_name(PREVIOUS), lambda part: os.link(path, part))
-    write_with(path, lambda part: torch.save(checkpoint, part))
+    is_last = path.name == LAST
+    write_with(path.with_name(NEXT) if is_last else path, lambda part: torch.save(checkpoint, part))
+    if is_last:
+        move_up(path.parent)

@@ -5,7 +5,8 @@ The folder holds
     run.json        its identity and settings
     history.csv     one row for each epoch
     weights.ckpt    weights of the lowest validation loss, or of the last epoch, as `keep` says
-    last.ckpt       everything needed to go on, and previous.ckpt, of the epoch before; removed at the end
+    last.ckpt       everything needed to go on, and previous.ckpt, of the epoch before; removed at the end. The next one
+                    is next.ckpt until it is whole
     predictions/    class indices on the grid of the original image
     cases.csv       metrics of the test cases, and lesions.csv, of each of their lesions
     validation.csv  metrics of the cases that chose the epoch

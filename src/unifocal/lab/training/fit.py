@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from unifocal.lab.errors import LabError, Terminated
 from unifocal.lab.progress import tell_start
 from unifocal.lab.settings import Settings
-from unifocal.lab.training.checkpoints import LAST, PREVIOUS, Checkpoints
+from unifocal.lab.training.checkpoints import LAST, NEXT, PREVIOUS, Checkpoints, move_up
 from unifocal.lab.training.history import Row, is_over, write_history
 from unifocal.lab.training.segmentation import LOGGERS, Segmentation, hush
 
@@ -106,11 +106,12 @@ def check_whole(path: Path) -> None:
 def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
     """Where to go on from, and the history up to there, which `history.csv` may be ahead of.
 
-    A damaged checkpoint is moved aside, to `damaged.ckpt`; then it is the one before, or the run starts again.
+    A damaged checkpoint is moved aside, to `damaged.ckpt`; then it is the one before, or the run starts again. One that
+    a kill has left as the next becomes the last.
 
     OSError and MemoryError pass: they say nothing of the file, and another time it may be read.
     """
-    for path in (folder / LAST, folder / PREVIOUS):
+    for path in (folder / NEXT, folder / LAST, folder / PREVIOUS):
         if not path.exists():
             continue
         try:
@@ -120,8 +121,11 @@ def usable_checkpoint(folder: Path) -> tuple[Path | None, list[Row]]:
             raise
         except Exception:  # torch raises whatever its unpickler stumbles over
             path.replace(path.with_name("damaged.ckpt"))
-        else:
-            return path, history
+            continue
+        if path.name == NEXT:
+            move_up(folder)
+            return folder / LAST, history
+        return path, history
     return None, []
 
 

@@ -3,7 +3,7 @@
 Masks are class indices if all values of all masks are whole numbers within 0..15 and more than one positive value
 occurs in the set; the classes are then named "class 1", "class 2", ... Otherwise they are binary, in the way of
 `masks.binarise`; a picture with a few other values (such as 0, 85, 170, 255), or a volume with several, is neither and
-refused.
+refused, and so are masks of both kinds in one set (`kinds.mixed_labels`).
 """
 
 import re
