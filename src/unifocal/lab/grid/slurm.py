@@ -51,15 +51,15 @@ def in_slurm(
                     queue.record(jobs)
         if left:
             watcher.stage(f"jobs in the queue: {len(left)} ({_ids(left)}); logs in {folder}")
-        waiting = [cell for cell in cells if cell.name in left or cell in later]
+        names = {*left, *(cell.name for cell in later)}
         for cell in cells:
-            if cell not in waiting:
+            if cell.name not in names:
                 yield make_record(cell, "busy", None)
-        while waiting:
-            for cell in [cell for cell in waiting if cell.name in left]:
+        by_name = {cell.name: cell for cell in cells}
+        while left:
+            for cell in [by_name[name] for name in left]:
                 following.look(cell)
                 if queue.is_over(left[cell.name]):
-                    waiting.remove(cell)
                     record = _result(left.pop(cell.name), cell)
                     following.end(cell, record)
                     with postponed():
@@ -67,7 +67,7 @@ def in_slurm(
                             left |= jobs
                     later = later[1:]
                     yield record
-            if waiting:
+            if left:
                 time.sleep(POLL)
     except BaseException:
         _leave(executor.cluster, left, home, watcher)
