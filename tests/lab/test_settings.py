@@ -185,6 +185,7 @@ def test_every_setting_was_thought_about():
 
 
 def test_a_folder_name_is_safe_whatever_the_arguments():
-    name = make_run(loss=LossChoice.parse("focal:alpha=[0.25,0.75]:activation=../x")).name
-    assert name.startswith("unet-focal_activation=.._x_alpha=_0.25_0.75_-fold0-seed0-")
+    loss, network = LossChoice.parse("focal:alpha=[0.25,0.75]"), NetworkChoice.parse("unet:width=../x")
+    name = make_run(loss=loss, network=network).name
+    assert name.startswith("unet_width=.._x-focal_alpha=_0.25_0.75_-fold0-seed0-")
     assert "/" not in name and ":" not in name and " " not in name
