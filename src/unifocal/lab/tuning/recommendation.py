@@ -18,6 +18,7 @@ from unifocal.lab.experiment import Experiment
 from unifocal.lab.report.numbers import interval, notes_on, p_equals, span, value
 from unifocal.lab.results import join_tables
 from unifocal.lab.settings import Settings
+from unifocal.lab.statistics.intervals import half_width
 from unifocal.lab.statistics.pairwise import pairwise
 from unifocal.lab.statistics.retraining import over_folds
 from unifocal.lab.statistics.table import make_scores
@@ -61,6 +62,7 @@ def recommend(
     table: pd.DataFrame,
     means: Mapping[str, float],
     validation: Mapping[str, pd.DataFrame],
+    tested: Mapping[str, pd.DataFrame],
     experiment: Experiment,
     settings: Settings,
     out: Path,
@@ -70,7 +72,7 @@ def recommend(
     Args:
         start: what the sweep began with.
         table: a row for each value tried.
-        means: validation score by the label of each plain loss tried, and `validation` its table.
+        means: validation score by the label of each plain loss tried, and `validation` and `tested` its tables.
     """
     label, beginning = best.plain().label, start.plain().label
     named = f"{beginning}, with which the sweep began," if start.plain().arguments else f"the default, {beginning},"
@@ -97,6 +99,7 @@ def recommend(
     elif of_start and set(of_start) == {NOT_SHOWN}:
         told.append(f"By these data {named} is as good a choice.")
     told.append(concluded(experiment, len(validation)))
+    told += nested(validation, tested, beginning, named, stages=int(table["stage"].max()))
     confirm = None
     if label != beginning:
         confirm = confirming(settings, (best, start), experiment.dataset.root, out, max(settings.seeds) + 1)
@@ -116,6 +119,36 @@ def concluded(experiment: Experiment, tried: int) -> str:
         f"{chose} No fold's test cases chose in that fold, but {len(both)} of the {len(tested)} chose in another: the "
         "test scores of what is recommended are a little too good, and are no independent estimate."
     )
+
+
+def nested(
+    validation: Mapping[str, pd.DataFrame], tested: Mapping[str, pd.DataFrame], beginning: str, named: str, stages: int
+) -> list[str]:
+    """How good choosing is on cases that chose nothing: each fold by its validation cases, on its test cases."""
+    order = sorted(validation, key=lambda label: label != beginning)  # of equals it stays as it was
+    chose = pd.DataFrame({label: by_fold(validation[label]) for label in order})
+    scores = pd.DataFrame({label: by_fold(tested[label]) for label in order}).reindex(chose.index)
+    chosen = chose.where(scores.notna()).dropna(how="all").idxmax(axis=1)
+    if chosen.empty:
+        return []
+    own = pd.Series([scores.loc[fold, label] for fold, label in chosen.items()], chosen.index)
+    picks = ", ".join(f"{label} on {counted(number, 'fold')}" for label, number in chosen.value_counts().items())
+    told = f"Had each fold chosen alone, by its own validation cases ({picks}): {_mean(own)} on its test cases, "
+    told += "which chose nothing"
+    if beginning in scores and (both := scores.loc[own.index, beginning].notna()).any():
+        gain = (own - scores[beginning])[both]
+        told += f"; {_mean(gain)} more than {named.rstrip(',')}"
+    later = " What was tried after the first stage was what all folds had chosen together." if stages > 1 else ""
+    return [f"{told}.{later}"]
+
+
+def by_fold(table: pd.DataFrame) -> "pd.Series[float]":
+    """The mean score of each fold, over classes, cases and seeds."""
+    return table[table["metric"] == METRIC].groupby("fold")["value"].mean().dropna()
+
+
+def _mean(folds: "pd.Series[float]") -> str:
+    return f"{interval(float(folds.mean()), half_width(folds.tolist()), METRIC)} {METRIC}"
 
 
 def _standing(

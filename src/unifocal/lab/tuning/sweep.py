@@ -24,8 +24,7 @@ from unifocal.lab.results import write_table
 from unifocal.lab.settings import Settings
 from unifocal.lab.statistics.intervals import half_width
 from unifocal.lab.storage import lock
-from unifocal.lab.tuning.recommendation import Recommendation, recommend, write_words
-from unifocal.lab.tuning.trials import METRIC
+from unifocal.lab.tuning.recommendation import Recommendation, by_fold, recommend, write_words
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,7 @@ def tune(
     tables: list[pd.DataFrame] = []
     means: dict[str, float] = {}
     validation: dict[str, pd.DataFrame] = {}
+    tested: dict[str, pd.DataFrame] = {}
     failures: dict[str, str] = {}
     with watcher:
         experiments = plan_all([dataset], settings, out, watcher)
@@ -119,15 +119,16 @@ def tune(
                     f"{comparison.failures[0].failure}"
                 )
             for loss, mean in zip(losses, table["validation"], strict=True):
-                label, rows = loss.plain().label, comparison.validation
-                means[label], validation[label] = mean, rows[rows["loss"] == loss.label].assign(loss=label)
+                label, means[loss.plain().label] = loss.plain().label, mean
+                for tables_of, rows in (validation, comparison.validation), (tested, comparison.cases):
+                    tables_of[label] = rows[rows["loss"] == loss.label].assign(loss=label)
             chosen = choose(table, losses, base, means)
             base = base if chosen is None else losses[chosen]
             tables.append(table.assign(stage=number, chosen=table.index == chosen))
             (out / "tuning.json").unlink(missing_ok=True)  # what an earlier sweep came to
             write_table(out / "tuning.csv", pd.concat(tables, ignore_index=True))
         whole = pd.concat(tables, ignore_index=True)
-        found = recommend(base, start, whole, means, validation, experiments[0], settings, out)
+        found = recommend(base, start, whole, means, validation, tested, experiments[0], settings, out)
         with lock(out, watcher.stage):
             write_words(found, whole, experiments[0], out)
     return Tuning(whole, found, tuple(failures.values()))
@@ -155,13 +156,7 @@ def _judge(comparison: Comparison, stage: Stage, losses: Sequence[LossChoice]) -
         row: dict[str, Any] = {"parameter": stage.parameter, "value": value, "loss": loss.label}
         row["runs"] = sum(o.failure is None and o.run.loss == loss for o in comparison.outcomes)
         for part, table in (("validation", comparison.validation), ("test", comparison.cases)):
-            folds = _by_fold(table, loss)
+            folds = by_fold(table[table["loss"] == loss.label])
             row |= {part: folds.mean(), f"{part}_half_width": half_width(folds.tolist())}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _by_fold(table: pd.DataFrame, loss: LossChoice) -> "pd.Series[float]":
-    """The mean score of each fold, over classes, cases and seeds."""
-    mine = table[(table["loss"] == loss.label) & (table["metric"] == METRIC)]
-    return mine.groupby("fold")["value"].mean().dropna()
