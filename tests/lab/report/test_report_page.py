@@ -9,6 +9,7 @@ from folders import write_folder
 from kinds import KINDS
 
 from unifocal.lab.errors import LabError
+from unifocal.lab.report.contents.methods import settings_table
 from unifocal.lab.report.page import render
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build, title, write_report
@@ -179,6 +180,13 @@ def test_the_papers_values_stand_beside_ours(tmp_path, monkeypatch):
     assert (
         "paper&#39;s DSC" in text and ">0.777</td>" in text and "The paper&#39;s values are from its own data" in text
     )
+
+
+def test_what_was_given_in_place_of_a_papers_number_is_not_called_the_papers(tmp_path):
+    study = read_study(write_folder(tmp_path, cases=6, protocol="generalised-focal/bus2017", size="64", batch_size=8))
+    source = {row[0].text: row[2].text for row in settings_table(study).rows}
+    assert source["size"] == "given in place of 128 (paper: v2, section III, 128 x 128 pixels)"
+    assert source["batch_size"].startswith("nearest: the lab's own") and source["seeds"] == ""
 
 
 def test_another_metric(tmp_path):

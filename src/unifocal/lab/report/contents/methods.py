@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from unifocal.lab.choices import LossChoice
+from unifocal.lab.configuration import settings_from
 from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import EMPTY_RULE
 from unifocal.lab.report.analysis import Block
@@ -192,8 +193,13 @@ def _empty() -> tuple[Bullets, Text]:
 
 
 def settings_table(study: Study) -> Table:
-    """All that the numbers depend on, with the source of what a protocol sets."""
-    sources = study.protocol.sources if study.protocol else {}
+    """All that the numbers depend on, with the source of what a protocol sets and what was given in its place."""
+    sources = dict(study.protocol.sources) if study.protocol else {}
+    if study.protocol:
+        set_by_it = settings_from({"protocol": study.protocol.name})
+        for key, source in sources.items():
+            if (own := getattr(set_by_it, key)) != getattr(study.settings, key):
+                sources[key] = f"given in place of {text_of(own)} ({source})"
     rows = []
     for section in SECTIONS:
         if section == "Machine":
