@@ -1,5 +1,7 @@
 """One mask of another kind changes no other: it is told, by the name of its case."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,3 +117,11 @@ def test_classes_that_a_single_voxel_makes_are_told(tmp_path, capsys):
 
 def test_classes_that_are_there_are_not_told(tmp_path):
     assert not read_dataset(make_volumes(tmp_path, *[stray(2)] * 2, block())).notes
+
+
+def test_describe_leaves_out_what_it_named(tmp_path, capsys):
+    make_pictures(tmp_path, LESION * 255, LABELS, LESION * 255)
+    assert run("describe", tmp_path) == 2
+    assert "--exclude c1" in capsys.readouterr().err
+    assert run("describe", tmp_path, "--json", "--exclude", "c1") == 0
+    assert "left out by request: c1." in json.loads(capsys.readouterr().out)["notes"]
