@@ -120,8 +120,8 @@ def test_classes_that_are_there_are_not_told(tmp_path):
 
 
 def test_describe_leaves_out_what_it_named(tmp_path, capsys):
-    make_pictures(tmp_path, LESION * 255, LABELS, LESION * 255)
+    make_pictures(tmp_path, LESION * 255, LABELS, LESION * 255, LABELS, LESION * 255)
     assert run("describe", tmp_path) == 2
     assert "--exclude c1" in capsys.readouterr().err
-    assert run("describe", tmp_path, "--json", "--exclude", "c1") == 0
-    assert "left out by request: c1." in json.loads(capsys.readouterr().out)["notes"]
+    assert run("describe", tmp_path, "--json", "--exclude", "c1, c3") == 0
+    assert "left out by request: c1, c3." in json.loads(capsys.readouterr().out)["notes"]

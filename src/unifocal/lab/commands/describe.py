@@ -25,15 +25,15 @@ def describe(
     """Print what a data set holds: cases, sizes, spacings, foreground, empty masks, near-duplicates."""
     from rich.console import Console
 
-    from unifocal.lab.choices import split_list
     from unifocal.lab.data import selection
     from unifocal.lab.data.describe import describe as describe_dataset
     from unifocal.lab.data.reading import check_dataset, list_dataset
     from unifocal.lab.progress import choose_track
+    from unifocal.lab.settings import make_settings
 
     track = choose_track(Console(stderr=True))
     listed, problems = list_dataset(data, layout, groups, splits)
-    kept = selection.exclude(listed, split_list(exclude or ""))
+    kept = selection.exclude(listed, make_settings(exclude=exclude or "").exclude)
     description = describe_dataset(check_dataset(kept, problems, track), track)
     if as_json:
         print(json.dumps(description.to_dict(), indent=2, ensure_ascii=False))
