@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -156,14 +157,44 @@ def test_a_loss_is_noticed_without_writing(tmp_path, monkeypatch):
             time.sleep(0.005)
 
 
-def test_what_was_left_before_it_was_a_claim_is_removed(tmp_path):
-    old, new = tmp_path / "claim.0123.part", tmp_path / "claim.4567.part"
-    old.mkdir()
-    (old / "x.json").touch()
-    new.mkdir()
-    os.utime(old, (1, 1))
-    assert is_free(tmp_path)
-    assert not old.exists() and new.exists()
+@pytest.mark.parametrize("step", ["pathlib.Path.write_text", "os.utime", "pathlib.Path.rename", "pathlib.Path.rmdir"])
+@pytest.mark.parametrize("by", ["the next holder", "clearing"])
+def test_what_a_kill_leaves_before_or_after_the_claim_is_removed(tmp_path, step, by):
+    kill = (
+        "import os, signal, sys, pathlib, unittest.mock\n"
+        "from unifocal.lab.claims import hold\n"
+        f"with unittest.mock.patch('{step}', lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)):\n"
+        "    with hold(pathlib.Path(sys.argv[1])): pass\n"
+    )
+    run = tmp_path / "run"
+    assert subprocess.run([sys.executable, "-c", kill, run], check=False).returncode == -signal.SIGKILL
+    assert len(list(run.iterdir())) == 1
+    if by == "clearing":
+        claims.clear(run)
+    else:
+        assert is_free(run)
+    assert list(run.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["pathlib.Path.write_text", "os.utime", "pathlib.Path.rename"])
+def test_what_another_removes_is_made_ready_again(tmp_path, step, monkeypatch):
+    """Whoever takes a claim cannot tell those who are about to try from those who were killed while they did."""
+    owner, name = Path if step.startswith("pathlib") else os, step.rpartition(".")[2]
+    do = getattr(owner, name)
+    removed: list[Path] = []
+
+    def after_another(path, *args, **more):
+        if len(removed) < 3 and ".part" in str(path):
+            removed.append(path)
+            claims._remove_leftovers(tmp_path / "claim")
+        return do(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, after_another)
+        with hold(tmp_path):
+            assert owner_of(tmp_path) is not None and not is_free(tmp_path)
+            assert len(list(tmp_path.iterdir())) == 1
+    assert len(removed) == 3 and list(tmp_path.iterdir()) == []
 
 
 def test_dead_claims_are_cleared_and_others_are_not(tmp_path):

@@ -3,7 +3,8 @@
 A claim on `folder` is a directory `folder/claim` that holds one file, named after host, process and a random word:
 
 - It is taken by renaming a directory, filled beforehand, to `claim`. File systems do this in one step, NFS included,
-  and refuse it while there is a `claim` that is not empty.
+  and refuse it while there is a `claim` that is not empty. Whoever takes it removes what others had made ready, as
+  they may have been killed; those who were not make it ready again.
 - It is ended by removing that one file. Its name is used once, so whoever comes too late to end a dead claim finds
   nothing to remove, and never removes the claim of a successor.
 - Its holder touches the file every `BEAT` seconds, and before it writes anything there (`check`): if the file is gone,
@@ -35,6 +36,7 @@ from unifocal.lab.errors import LabError
 BEAT = 10.0  # seconds between two signs of life
 STALE = 60.0  # seconds without one after which a process on another machine is taken for dead
 ASIDE = ".part"  # suffix of a claim that is not yet one
+GONE = (errno.ENOENT, errno.ESTALE)  # what is said of a file that another process has removed
 ATTEMPTS = 100  # to take a claim that seems free: each fails only where another process was faster
 
 
@@ -88,18 +90,24 @@ class Claim:
     def take(self) -> None:
         """Raises Busy while another process holds it."""
         aside = self.place.with_name(f"{self.place.name}.{self.word}{ASIDE}")
-        aside.mkdir(parents=True)
-        try:
-            file = aside / self.file.name
-            file.write_text(json.dumps(asdict(this_process()), indent=2) + "\n", encoding="utf-8")
-            os.utime(file)  # by the server's clock, where there is a server
-            now = file.stat().st_mtime
-            _rename(aside, self.place, now)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        owner = json.dumps(asdict(this_process()), indent=2) + "\n"
+        for attempt in range(ATTEMPTS):
+            try:
+                aside.mkdir(parents=True, exist_ok=True)
+                file = aside / self.file.name
+                file.write_text(owner, encoding="utf-8")
+                os.utime(file)  # by the server's clock, where there is a server
+                _rename(aside, self.place, file.stat().st_mtime)
+                os.utime(self.file)
+                break
+            except OSError as error:
+                if error.errno not in GONE or attempt == ATTEMPTS - 1:
+                    raise
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
         _held.append(self)
         threading.Thread(target=self._keep, name=f"claim on {self.folder.name}", daemon=True).start()
-        _remove_leftovers(self.place, now)
+        _remove_leftovers(self.place)
 
     def touch(self) -> bool:
         """Give a sign of life; False if the claim is lost."""
@@ -158,9 +166,10 @@ def owner_of(folder: Path, name: str = "claim", now: float | None = None) -> Own
 
 def clear(folder: Path, name: str = "claim") -> None:
     """Remove what a dead holder of `folder` has left, if anything."""
-    if (folder / name).exists():
-        with suppress(Busy):
+    with suppress(Busy):
+        if (folder / name).exists():
             _clear(folder / name, file_system_time(folder))
+        _remove_leftovers(folder / name)
 
 
 def file_system_time(folder: Path) -> float:
@@ -192,7 +201,7 @@ def _rename(aside: Path, place: Path, now: float) -> None:
             return
         except OSError as error:
             _clear(place, now)
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or error.errno in GONE:
                 raise OSError(error.errno, error.strerror, str(place)) from None
 
 
@@ -228,12 +237,17 @@ def _living(file: Path, now: float) -> Owner | None:
     return owner if is_alive else None
 
 
-def _remove_leftovers(place: Path, now: float) -> None:
-    """Remove what was made ready by processes that were killed before they could take the claim."""
+def _remove_leftovers(place: Path) -> None:
+    """Remove what was made ready by processes that were killed before they could take the claim.
+
+    A living one that is just about to try makes it ready again. Everything is removed by its path, so that nothing is
+    that has become the claim meanwhile.
+    """
     for aside in place.parent.glob(f"{place.name}.*{ASIDE}"):
         with suppress(OSError):
-            if abs(now - aside.stat().st_mtime) > STALE:
-                shutil.rmtree(aside, ignore_errors=True)
+            for file in aside.iterdir():
+                file.unlink(missing_ok=True)
+            aside.rmdir()
 
 
 @cache
