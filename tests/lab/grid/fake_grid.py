@@ -27,10 +27,12 @@ HEADER = "epoch,train_loss,validation_loss,learning_rate,seconds"
 
 
 def make_grid(out, runs=4, epochs=20, seconds=0.005, **fake):
-    """An output folder with so many planned runs."""
+    """An output folder with so many planned runs; with `waits_in`, an epoch, they wait there (`held`)."""
     planned = [{"name": f"run{i}", "title": f"loss {i}, fold 0", "epochs": epochs} for i in range(runs)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "experiment.json").write_text(json.dumps({"runs": planned, "fake": {"seconds": seconds, **fake}}))
+    if "waits_in" in fake:
+        held(out).touch()
     return cells_of(out)
 
 
@@ -57,6 +59,8 @@ def run_cell(out, name):
         with (folder / "begun.txt").open("a") as file:
             file.write(f"{epoch}\n")
         time.sleep(fake["seconds"])
+        while epoch == fake.get("waits_in") and held(Path(out)).exists():
+            time.sleep(0.005)
         if name in fake.get("fails", ()):
             raise ValueError("the gradient went home\nsecond line")
         if name in fake.get("dies", ()):
@@ -69,6 +73,11 @@ def run_cell(out, name):
     write_json(folder / "result.json", {"status": "finished", "value": state["value"]})
     (folder / "last.ckpt").unlink(missing_ok=True)
     return done
+
+
+def held(out):
+    """While this file is there, no run gets through the epoch `waits_in`."""
+    return out / "held"
 
 
 def read_checkpoint(path):
@@ -183,7 +192,7 @@ def is_alive(pid):
         return False
 
 
-def wait_until(condition, timeout=20.0):
+def wait_until(condition, timeout=60.0):
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fake_grid
 import pytest
-from fake_grid import check_finished, make_grid, run_cell, start, wait_until
+from fake_grid import check_finished, held, make_grid, run_cell, start, wait_until
 
 from unifocal.lab.claims import hold
 from unifocal.lab.errors import LabError
@@ -70,16 +70,17 @@ def test_workers_limit_how_many_run_at_a_time(out):
 
     assert {r["status"] for r in run(cells, Counting(), slurm="cluster=local", workers=2).values()} == {"finished"}
     check_finished(cells)
-    assert max(at_work) == 2
+    assert max(at_work) <= 2
 
 
 def test_a_job_that_is_told_its_time_is_up_goes_on_where_it_was(out):
-    cells = make_grid(out, runs=1, epochs=60, seconds=0.03)
+    cells = make_grid(out, runs=1, epochs=20, waits_in=10)
     grid = start(out, engine="slurm", slurm="cluster=local")
     wait_until(lambda: len(read_history(cells[0].folder)) > 3)
     first = fake_grid.workers_of(cells)["run0"]
     os.kill(first, signal.SIGUSR2)  # SLURM's word, by way of submitit
     wait_until(lambda: fake_grid.workers_of(cells).get("run0", first) != first)
+    held(out).unlink()
     code, records, errors = fake_grid.records_of(grid)
     assert code == 0 and records[0]["status"] == "finished", errors
     check_finished(cells)
@@ -268,7 +269,7 @@ def test_a_requeued_job_waits_until_its_own_claim_is_dead(out, monkeypatch):
     monkeypatch.setattr(slurm, "STALE", 1.0)
     started = time.monotonic()
     assert slurm.Task(run_cell, None)(cell)["status"] == "finished"
-    assert 0.8 < time.monotonic() - started < 5
+    assert 0.8 < time.monotonic() - started < 30  # where `STALE` seconds would be 60
     check_finished([cell])
 
 

@@ -123,7 +123,7 @@ def test_a_folder_without_a_comparison_is_refused(tmp_path):
 
 
 def test_a_grid_at_work_is_seen_from_outside(out):
-    cells = make_grid(out, runs=3, epochs=150)
+    cells = make_grid(out, runs=3, epochs=20, waits_in=10)
     grid = start(out, workers=2)
     wait_until(lambda: all(read_history(cell.folder) for cell in cells[:2]))
     runs = read_status(out)

@@ -124,7 +124,7 @@ def test_following_a_grid_that_is_yet_to_begin(tmp_path, hurried, monkeypatch, c
     folders = [out / "runs" / f"unet-0-fold{fold}-seed0" for fold in (0, 1)]
 
     def work():
-        time.sleep(0.2)
+        time.sleep(1.5)
         planned.rename(out / "experiment.json")
         time.sleep(0.8)
         for folder in folders:
