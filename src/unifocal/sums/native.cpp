@@ -322,7 +322,14 @@ template <class V>
 INLINE V smaller(V a, V b) {
     return b < a ? b : a;
 }
-#if UNIFOCAL_BYTES == 32  // one instruction each, which the compiler does not see in the above
+#if UNIFOCAL_BYTES == 64  // one instruction each, which the compiler does not see in the above
+INLINE Lanes<float>::V larger(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm512_max_ps((__m512)b, (__m512)a);
+}
+INLINE Lanes<float>::V smaller(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm512_min_ps((__m512)b, (__m512)a);
+}
+#elif UNIFOCAL_BYTES == 32
 INLINE Lanes<float>::V larger(Lanes<float>::V a, Lanes<float>::V b) {
     return (Lanes<float>::V)_mm256_max_ps((__m256)b, (__m256)a);
 }
@@ -330,6 +337,11 @@ INLINE Lanes<float>::V smaller(Lanes<float>::V a, Lanes<float>::V b) {
     return (Lanes<float>::V)_mm256_min_ps((__m256)b, (__m256)a);
 }
 #endif
+
+template <class F>
+INLINE typename Lanes<F>::V magnitude(typename Lanes<F>::V x) {
+    return (typename Lanes<F>::V)((typename Lanes<F>::I)x & std::numeric_limits<typename Lanes<F>::Int>::max());
+}
 
 #if UNIFOCAL_BYTES == 64
 INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
@@ -358,9 +370,10 @@ alignas(64) const float LOGS[16] = {  // of the same
     0.427444033f, 0.470003649f, 0.510825645f, 0.550046359f, 0.587786688f, 0.624154333f, 0.659245654f, 0.693147207f};
 
 // The entry that the last four bits say.
-INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) {
-    return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, _mm512_load_ps(table));
+INLINE Lanes<float>::V entry(Lanes<float>::V table, Lanes<float>::V bits) {
+    return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, (__m512)table);
 }
+INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) { return entry(load(table), bits); }
 #endif
 
 // Polynomials are summed in pairs: a chain of dependent products would be longer than the processor looks ahead.
@@ -417,13 +430,23 @@ INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
     return 2.0 * s + 2.0 * s * z * y;
 }
 
+#if UNIFOCAL_BYTES == 64
+struct Fifteenths {  // of u in [0, 1]: 1 + u = (1 + j / 15) (1 + r), and the last bits of `bits` are those of j
+    Lanes<float>::V bits, r;
+
+    INLINE explicit Fifteenths(Lanes<float>::V u) : bits(u * 15.0f + Lanes<float>::MAGIC) {
+        r = (u - (bits - Lanes<float>::MAGIC) * (1 / 15.0f)) * entry(INVERSES, bits);
+    }
+};
+#endif
+
 // log(1 + u) for u in [0, 1]
 #if UNIFOCAL_BYTES == 64
-INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {  // (1 + j / 15) (1 + r)
-    const Lanes<float>::V bits = u * 15.0f + Lanes<float>::MAGIC, j = bits - Lanes<float>::MAGIC;
-    const Lanes<float>::V r = (u - j * (1 / 15.0f)) * entry(INVERSES, bits);
-    return (entry(LOGS, bits) + r) + (r * r) * ((r * -0.25026214f + 0.33351756f) * r - 0.49999991f);
+INLINE Lanes<float>::V log_of(const Fifteenths& u) {
+    const Lanes<float>::V r = u.r;
+    return (entry(LOGS, u.bits) + r) + (r * r) * ((r * -0.25026214f + 0.33351756f) * r - 0.49999991f);
 }
+INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) { return log_of(Fifteenths(u)); }
 #else
 INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {
     const Lanes<float>::V u2 = u * u, u4 = u2 * u2;
@@ -603,6 +626,14 @@ struct Power {
         return near.exp2(((high * x - near.n) + high * y) + low * sum);
     }
 
+    // e^(-exponent x)
+    INLINE typename Lanes<F>::V of(typename Lanes<F>::V x) const {
+        LANES;
+        x = smaller(x, most);
+        const Near<F> near(high * x);
+        return near.exp2((high * x - near.n) + low * x);
+    }
+
     // The same of y alone, at most log(2), and of x + y.
     INLINE void of_both(typename Lanes<F>::V x, typename Lanes<F>::V y, typename Lanes<F>::V& alone,
                         typename Lanes<F>::V& together) const {
@@ -613,6 +644,42 @@ struct Power {
         together = alone * far.exp2((high * x - far.n) + low * x);
     }
 };
+
+// log(1 + u) and (1 + u)^-exponent for u in [0, 1], and an exponent in [0, MOST_FALL].
+const double MOST_FALL = 4;
+
+template <class F>
+struct Fall {
+    Power<F> power;
+
+    INLINE explicit Fall(F exponent) : power(exponent) {}
+    INLINE void of(typename Lanes<F>::V u, typename Lanes<F>::V& log, typename Lanes<F>::V& fallen) const {
+        log = log1p_unit(u);
+        fallen = power.of(log);
+    }
+};
+#if UNIFOCAL_BYTES == 64
+template <>
+struct Fall<float> {  // of the powers of 1 + j / 15 there is a table, and that of 1 + r is a short series
+    typedef Lanes<float>::V V;
+    V powers, a, b, c, d;
+
+    INLINE explicit Fall(float exponent) : powers(Power<float>(exponent).of(load(LOGS))) {
+        const float x = exponent, two = x * (x + 1) / 2, three = two * (x + 2) / 3, four = three * (x + 3) / 4;
+        const float five = four * (x + 4) / 5, far = 1 / 900.0f;  // the largest r^2: r^5 is all but a cubic function
+        a = all(-x + five * far * far * (5 / 16.0f));
+        b = all(two);
+        c = all(-three - five * far * (5 / 4.0f));
+        d = all(four);
+    }
+    INLINE void of(V u, V& log, V& fallen) const {
+        const Fifteenths parts(u);
+        const V r = parts.r, power = entry(powers, parts.bits);
+        log = log_of(parts);
+        fallen = power + (power * r) * (((d * r + c) * r + b) * r + a);
+    }
+};
+#endif
 
 // --- reading and writing rows of any type ----------------------------------------------------------------------------
 
@@ -759,7 +826,7 @@ const int64_t STEPS = 8;
 const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
 
 INLINE int64_t tile_of(const Call& c) {
-    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense ? MOST / 2 : MOST;
+    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && c.activation != SIGMOID ? MOST / 2 : MOST;
     return fit < LEAST ? LEAST : fit > most ? most : fit;
 }
 
@@ -931,27 +998,35 @@ struct Tile {
 
     // Reports what is odd about the labels of this tile.
     void watch(int64_t padded) const {
+        const int64_t odd = !c.dense             ? (foreign ? FOREIGN : 0)
+                            : c.channels == 1 ? odd_labels<1>(padded)
+                            : c.channels == 2 ? odd_labels<2>(padded)
+                                              : odd_labels<0>(padded);
+        if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
+    }
+
+    template <int K>  // the number of channels, or 0 for any
+    INLINE int64_t odd_labels(int64_t padded) const {
         LANES;
-        int64_t odd = !c.dense && foreign ? FOREIGN : 0;
         typename L::Bits largest = {};  // as numbers without sign the bits of negative ones, and of NaN, are beyond those of 1
-        V off = {};
-        for (int64_t v = 0; c.dense && v < padded; v += L::N) {
-            V sum = {};
-            for (int64_t k = 0; k < c.channels; ++k) {
+        const V one = all<F>(1);
+        V least = one, most = one;
+        for (int64_t v = 0; v < padded; v += L::N) {
+            V sum = load(labels[0] + v);
+            largest = larger(largest, (typename L::Bits)sum);
+            for (int64_t k = 1; k < (K ? K : c.channels); ++k) {
                 const V label = load(labels[k] + v);
-                const typename L::Bits bits = (typename L::Bits)label;
-                largest = bits > largest ? bits : largest;
+                largest = larger(largest, (typename L::Bits)label);
                 sum += label;
             }
-            if (c.channels == 1) continue;
-            sum -= (F)1;
-            if (masked) sum = load(weight + v) > (F)0 ? sum : (V){};
-            off = larger(off, larger(sum, -sum));
+            if (K == 1) continue;
+            if (masked) sum = load(weight + v) > (F)0 ? sum : one;
+            least = smaller(least, sum);
+            most = larger(most, sum);
         }
-        const V one = all<F>(1);
-        if (any((I)(largest > (typename L::Bits)one))) odd |= FOREIGN;
-        if (any(off > (F)BALANCED)) odd |= UNBALANCED;
-        if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
+        int64_t odd = any((I)(largest > (typename L::Bits)one)) ? FOREIGN : 0;
+        if (any((most > 1 + (F)BALANCED) | (least < 1 - (F)BALANCED))) odd |= UNBALANCED;
+        return odd;
     }
 
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
@@ -1701,6 +1776,99 @@ INLINE void soft_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) 
     raise(c.rest_gamma, -1, c.t.step(REST_POWER));
 }
 
+// Of one exponent for both sides, and no region sums: the two sides are those of |z|. With a = |z| and A = (1 + e)^-gamma
+// what is summed is
+//
+//     A e^(-gamma a) soft   where the label is the likelier side,      A (soft + a)   where it is not
+//
+// and with B = (1 + e)^-(gamma + 1) the slopes are
+//
+//     B e^(-gamma a) (gamma soft + e)                                  B (gamma e (soft + a) + 1)
+
+template <class F>
+INLINE bool is_mirrored(const Channel<F, false>& c) {
+    return c.t.wants(CE) && c.t.wants(REST) && !c.t.region() && c.gamma == c.rest_gamma && focus_of(c.gamma) == ANY &&
+           c.gamma + 1 <= MOST_FALL;
+}
+
+// What the loops read and write for each voxel, by pointers of their own: a store might change those of a tile.
+// POWER is A or B, and REST_POWER the power of e.
+template <class F>
+struct Mirrored {
+    typedef typename Lanes<F>::V V;
+    const F *z, *label, *weight;
+    F *e, *soft, *common, *rare;
+
+    // Fills the steps.
+    INLINE Mirrored(const Channel<F, false>& c, int64_t padded)
+        : z(c.z), label(c.t.labels[c.k]), weight(c.t.masked ? c.t.weight : nullptr), e(c.t.step(DECAY)),
+          soft(c.t.step(SOFT)), common(c.t.step(POWER)), rare(c.t.step(REST_POWER)) {
+        LANES;
+        const Power<F> raised(c.gamma);
+        const int64_t next = c.t.size;
+        for (int64_t v = 0; v < padded; v += L::N) {
+            __builtin_prefetch(z + v + next);
+            __builtin_prefetch(label + v + next);
+            const V far = magnitude<F>(load(z + v));
+            store(e + v, exp_<F>(-far));
+            store(rare + v, raised.of(far));
+        }
+        const Fall<F> fall(c.t.c.backward ? c.gamma + 1 : c.gamma);
+        for (int64_t v = 0; v < padded; v += L::N) {
+            V log, fallen;
+            fall.of(load(e + v), log, fallen);
+            store(soft + v, log);
+            store(common + v, fallen);
+        }
+    }
+
+    INLINE typename Lanes<F>::I positive(int64_t v) const { return load(z + v) > (F)0; }
+    INLINE V unlikely(int64_t v) const {  // entropy of the side that is not likely
+        return smaller(load(soft + v) + magnitude<F>(load(z + v)), all(Lanes<F>::HUGE_LOG));
+    }
+};
+
+template <class F>
+INLINE void forward_mirrored(const Channel<F, false>& c, int64_t padded) {
+    LANES;
+    const Mirrored<F> y(c, padded);
+    V ce = {}, rest = {}, labelled = {}, count = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        V in = load(y.label + v), out = (F)1 - in;
+        if (y.weight) {
+            const V w = load(y.weight + v);
+            in *= w, out *= w, count += w;
+        }
+        labelled += in;
+        const V common = load(y.common + v);
+        const V likely = common * load(y.rare + v) * load(y.soft + v), unlikely = common * y.unlikely(v);
+        const I positive = y.positive(v);
+        ce += in * (positive ? likely : unlikely);
+        rest += out * (positive ? unlikely : likely);
+    }
+    const int64_t K = c.t.c.channels;
+    c.t.sums[CE * K + c.k] = ce, c.t.sums[REST * K + c.k] = rest, c.t.sums[LABELLED * K + c.k] = labelled;
+    c.t.sums[SUMS * K] = y.weight ? count : all((F)(padded / L::N));
+}
+
+template <class F>
+INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
+    LANES;
+    const Mirrored<F> y(c, padded);
+    const V gamma = all(c.gamma), ce = all(c.ce()), rest = all(c.rest());
+    F* to = c.t.out[c.k];
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V in = load(y.label + v), e = load(y.e + v), common = load(y.common + v);
+        const V likely = common * load(y.rare + v) * (gamma * load(y.soft + v) + e);
+        const V unlikely = common * (gamma * e * y.unlikely(v) + (F)1);
+        const I positive = y.positive(v);
+        const V down = positive ? likely : unlikely, up = positive ? unlikely : likely;
+        V gradient = (rest - in * rest) * up - in * ce * down;
+        if (y.weight) gradient *= load(y.weight + v);
+        store(to + v, gradient);
+    }
+}
+
 template <class F, bool PAIR>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
@@ -1708,6 +1876,11 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (!PAIR)
+            if (is_mirrored(c)) {
+                forward_mirrored(c, padded);
+                continue;
+            }
         soft_steps(c, padded, entropy);
         const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
         const bool probabilities = region || takes_probabilities(focus) || takes_probabilities(rest_focus);
@@ -1758,6 +1931,11 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (!PAIR)
+            if (is_mirrored(c)) {
+                backward_mirrored(c, padded);
+                continue;
+            }
         soft_steps(c, padded, entropy && c.focused());
         const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
         const V ce = all(c.ce()), rest = all(c.rest()), gamma = all(c.gamma), rest_gamma = all(c.rest_gamma);
