@@ -54,10 +54,11 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
     double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
 };
 
-// Planes of a slab, besides one on each side: of soft labels few, of class indices as many as are quick to reach.
+// Planes of a slab, besides one on each side: as many as are quick to reach.
 int64_t planes_of(const Masks& m) {
-    const int64_t fit = m.dense ? 4 : (1 << 17) / (m.b * m.c * (m.weights.data ? 8 : 1));
-    return fit < 4 ? 4 : fit > 16 ? 16 : fit;
+    const int64_t fit = (1 << (m.dense ? 16 : 17)) / (m.b * m.c * (m.weights.data ? 8 : 1));
+    const int64_t most = m.dense ? 32 : 16;
+    return fit < 4 ? 4 : fit > most ? most : fit;
 }
 
 int64_t slabs_of(const Masks& m) { return (m.a + planes_of(m) - 1) / planes_of(m); }
@@ -144,9 +145,10 @@ const Engine AVX512 = {avx512::block<float>, avx512::block<double>, avx512::scra
 #endif
 
 // Calls work(task, scratch) for every task, each thread with scratch memory of its own; 1 if that could not be had.
+// Threads take a few neighbouring tasks at a time, or one where there are so few that one of them would wait for another.
 template <class Work>
 int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Work& work) {
-    const int64_t threads = tasks < most_threads ? tasks : most_threads;
+    const int64_t threads = tasks < most_threads ? tasks : most_threads, at_a_time = tasks < 64 * threads ? 1 : 4;
     int64_t failed = 0;
 #pragma omp parallel num_threads((int)threads) if (threads > 1)
     {
@@ -155,7 +157,7 @@ int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Wo
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, at_a_time)
         for (int64_t task = 0; task < tasks; ++task)
             if (scratch) work(task, scratch);
         free(scratch);
@@ -471,6 +473,21 @@ template <class V>
 INLINE V root(V x) {
     for (unsigned i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrt(x[i]);
     return x;
+}
+#endif
+
+// The same where it need not be the nearest number.
+#if UNIFOCAL_BYTES == 64
+INLINE Lanes<float>::V quick_root(Lanes<float>::V x) {  // a root takes six times as long
+    const Lanes<float>::V y = (Lanes<float>::V)_mm512_rsqrt14_ps((__m512)larger(x, all(Lanes<float>::TINY)));
+    const Lanes<float>::V near = x * y;
+    return near + (0.5f * y) * (x - near * near);
+}
+INLINE Lanes<double>::V quick_root(Lanes<double>::V x) { return root(x); }
+#else
+template <class V>
+INLINE V quick_root(V x) {
+    return root(x);
 }
 #endif
 
@@ -2405,6 +2422,7 @@ struct SoftSlab : Slab {
     double* totals;
     int64_t waiting;  // vectors of voxels that those hold
     static const int64_t MOST_WAITING = 64;
+    static const bool QUICK = UNIFOCAL_BYTES == 64 && sizeof(F) == 4;  // is a root done sooner than it is known to be needed?
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
 
@@ -2439,51 +2457,101 @@ struct SoftSlab : Slab {
     F* place(F* planes, int64_t a, int64_t b) const { return planes + (a - from) * plane + b * pitch + L::N; }
     F* weights(int64_t a, int64_t b) const { return alike ? weight : place(weight, a, b) - L::N; }
 
-    // The mask of channel k in a row, its ends repeated once beyond them.
+    // The mask of channel k in a row, its ends repeated once beyond them; if all voxels are alike its labels, which have
+    // the same slopes.
     void read_mask(int64_t k, int64_t a, int64_t b, const F* w, F* to) {
         const char* from = this->row(m.labels, k, a, b);
 #define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
         FOR_DTYPE(m.labels.dtype, READ)
 #undef READ
         const bool inverse = this->inverse(k);
-        for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
+        for (int64_t i = 0; !alike && i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
         repeat_ends(to);
     }
 
     void repeat_ends(F* row) const {
         row[-1] = row[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) row[i] = row[m.c - 1];
+        store(row + m.c, all(row[m.c - 1]));
     }
 
-    // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
-    void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
-                  F square_a, F square_b, int64_t k) {
-        const bool inverse = in_place && this->inverse(k);
-        V volume = {}, surface = {};
-        auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
-            const V da = part(down + c) - part(up + c), db = part(right + c) - part(left + c), value = part(own + c);
-            const V dc = load(here + c + 1) - load(here + c - 1);
-            const V square = da * da * square_a + db * db * square_b + dc * dc * load(squared + c);
-            volume += load(w + c) * (inverse ? (F)1 - value : value);
-            if (any(square != (F)0)) surface += load(w + c) * root(square);
+    // A row and those around it along A and along B; of all m.c numbers are read, and `padded` is it with its ends repeated.
+    struct Row {
+        const F *w, *own, *padded, *up, *down, *left, *right;
+        F square_a, square_b;
+    };
+
+    // FLAT: without left and right. The mask is sign * own + offset.
+    template <bool FLAT>
+    INLINE void soft_row(const Row& row, F sign, F offset, V& volume, V& surface) {
+        LANES;
+        const F* const along_c = squared;
+        auto add = [&](int64_t c, bool weighs_one, auto part) INLINE_LAMBDA {
+            const V da = part(row.down + c) - part(row.up + c);
+            const V dc = load(row.padded + c + 1) - load(row.padded + c - 1);
+            V square = da * da * row.square_a + dc * dc * load(along_c + c);
+            if (!FLAT) {
+                const V db = part(row.right + c) - part(row.left + c);
+                square += db * db * row.square_b;
+            }
+            const V inside = sign * part(row.own + c) + offset;
+            volume += weighs_one ? inside : inside * load(row.w + c);
+            if (QUICK || any(square != (F)0))
+                surface += weighs_one ? quick_root(square) : load(row.w + c) * quick_root(square);
         };
+        auto whole = [](const F* p) INLINE_LAMBDA { return load(p); };
+        const int64_t count = m.c;
         int64_t c = 0;
-        for (; c + L::N <= m.c; c += L::N) add(c, [](const F* p) INLINE_LAMBDA { return load(p); });
-        if (c < m.c)
-            add(c, [&](const F* p) INLINE_LAMBDA {  // 0 behind the end
+        if (alike)
+            for (; c + L::N <= count; c += L::N) add(c, true, whole);
+        else
+            for (; c + L::N <= count; c += L::N) add(c, false, whole);
+        if (c < count)
+            add(c, false, [&](const F* p) INLINE_LAMBDA {  // 0 behind the end
                 V y = {};
-                for (int64_t i = 0; i < m.c - c; ++i) y[i] = p[i];
+                for (int64_t i = 0; i < count - c; ++i) y[i] = p[i];
                 return y;
             });
-        volumes[k] += volume;
-        surfaces[k] += surface;
-        waiting += m.c / L::N + 1;
-        if (waiting >= MOST_WAITING) flush();
     }
 
-    F* padded(const F* from) {  // a row with its ends repeated once beyond them
-        F* to = mask + L::N;
-        std::memcpy(to, from, m.c * sizeof(F));
+    // Adds volume and surface of a channel, whose row (a, b) is at origin + a * along_a + b * along_b.
+    void add_channel(int64_t k, const F* origin, int64_t along_a, int64_t along_b) {
+        const F sign = alike && this->inverse(k) ? -1 : 1, offset = sign < 0 ? 1 : 0;
+        // A row is padded while the one before is worked on: what has just been stored cannot be loaded shifted without a wait.
+        const F* next = in_place ? padded(origin + begin * along_a, 0) : nullptr;
+        for (int64_t a = begin, i = 1; a < end; ++a) for (int64_t b = 0; b < m.b; ++b, ++i) {
+            const F *here = origin + a * along_a + b * along_b, *own = here;
+            if (in_place) {
+                own = next;
+                if (b < m.b - 1)
+                    next = padded(here + along_b, i % 2);
+                else if (a < end - 1)
+                    next = padded(origin + (a + 1) * along_a, i % 2);
+            }
+            Row row = {weights(a, b), here, own, a > 0 ? here - along_a : here, a < m.a - 1 ? here + along_a : here,
+                       b > 0 ? here - along_b : here, b < m.b - 1 ? here + along_b : here, 0, 0};
+            row.square_a = square_a[row.up == here || row.down == here];
+            row.square_b = square_b[row.left == here || row.right == here];
+            V volume = {}, surface = {};
+            if (m.a == 1) {
+                row.up = row.left, row.down = row.right, row.square_a = row.square_b;
+                soft_row<true>(row, sign, offset, volume, surface);
+            } else if (m.b == 1)
+                soft_row<true>(row, sign, offset, volume, surface);
+            else
+                soft_row<false>(row, sign, offset, volume, surface);
+            volumes[k] += volume;
+            surfaces[k] += surface;
+            waiting += m.c / L::N + 1;
+            if (waiting >= MOST_WAITING) flush();
+        }
+    }
+
+    F* padded(const F* from, int64_t place) {  // a row with its ends repeated once beyond them
+        F* to = mask + place * pitch + L::N;
+        const int64_t count = m.c;
+        int64_t i = 0;
+        for (; i + L::N <= count; i += L::N) store(to + i, load(from + i));
+        for (; i < count; ++i) to[i] = from[i];
         repeat_ends(to);
         return to;
     }
@@ -2521,15 +2589,7 @@ struct SoftSlab : Slab {
                 for (int64_t b = 0; b < m.b; ++b) read_mask(k, a, b, weights(a, b), place(mask, a, b));
             const F* origin = in_place ? (const F*)this->row(m.labels, k, 0, 0) : place(mask, 0, 0);
             const int64_t along_a = in_place ? m.labels.a : plane, along_b = in_place ? m.labels.b : pitch;
-            for (int64_t a = begin; a < end; ++a)
-                for (int64_t b = 0; b < m.b; ++b) {
-                    const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
-                    const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
-                    const F* here = origin + a * along_a + b * along_b;
-                    soft_row(weights(a, b), here, in_place ? padded(here) : here, here + up * along_a, here + down * along_a,
-                             here + left * along_b, here + right * along_b, square_a[down - up < 2],
-                             square_b[right - left < 2], k);
-                }
+            add_channel(k, origin, along_a, along_b);
         }
         add_up(sums);
     }
