@@ -33,7 +33,7 @@ struct Call {
     int64_t images, channels, voxels, activation, clip, dense, ignores, ignore, threads, isa, backward;
     int64_t wanted[LABELLED];  // position of each sum in `values` and `upstream`, or -1
     View x, labels, weights, gamma, rest_gamma, upstream, values, labelled, counted, gradient;
-    double* partial;  // images * blocks * (SUMS * channels + 1)
+    double* partial;  // images * blocks * (SUMS * channels + 1); unifocal_run makes room for them
     int64_t* odd;     // or null; collects what is odd about the labels of voxels that count, see enum Odd
 };
 
@@ -51,7 +51,7 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
         int64_t dtype, n, k, a, b, c;
     } labels, weights;
     double step[3];   // 1 / size of a voxel along A, B, C
-    double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
+    double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image; as in Call
 };
 
 // Planes of a slab, besides one on each side: as many as are quick to reach.
@@ -165,6 +165,14 @@ int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Wo
     return failed;
 }
 
+struct Numbers {  // null if that memory could not be had
+    double* const data;
+
+    explicit Numbers(int64_t count) : data((double*)malloc((count + 1) * sizeof(double))) {}
+    Numbers(const Numbers&) = delete;
+    ~Numbers() { free(data); }
+};
+
 const Engine& engine_for(int64_t isa) {
 #ifdef UNIFOCAL_X86
     if (isa == 2) return AVX512;
@@ -201,15 +209,15 @@ int64_t unifocal_openmp() {
 // Words of struct Call: a library that was compiled from another version must not be called.
 int64_t unifocal_words() { return sizeof(Call) / 8 + sizeof(Masks) / 8; }
 
-// Doubles that `partial` must hold.
-int64_t unifocal_partial(const Call* call) { return call->images * blocks_of(*call) * width_of(*call); }
-
 // Runs forward or backward; returns 0, or 1 if memory could not be had.
 int64_t unifocal_run(const Call* call) {
-    const Call& c = *call;
+    Call c = *call;
     const Engine& engine = engine_for(c.isa);
     const BlockFunction block = is_double(c) ? engine.twice : engine.single;
     const int64_t blocks = blocks_of(c);
+    const Numbers partial(c.backward ? 0 : c.images * blocks * width_of(c));
+    c.partial = partial.data;
+    if (!c.partial) return 1;
     const int64_t failed = in_parallel(c.images * blocks, c.threads, engine.scratch(c), [&](int64_t task, char* scratch) {
         block(c, task / blocks, task % blocks, scratch);
     });
@@ -234,20 +242,28 @@ int64_t unifocal_run(const Call* call) {
     return 0;
 }
 
-// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1).
-int64_t unifocal_masks(const Masks* masks, double* totals) {
-    const Masks& m = *masks;
+// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1), double if `twice`,
+// else float.
+int64_t unifocal_masks(const Masks* masks, void* totals) {
+    Masks m = *masks;
     const Engine& engine = engine_for(m.isa);
     const auto slab = m.twice ? engine.twice_slab : engine.single_slab;
     const int64_t slabs = slabs_of(m), width = 2 * m.channels + 1;
+    const Numbers partial(m.images * slabs * width);
+    m.partial = partial.data;
+    if (!m.partial) return 1;
     const int64_t failed =
         in_parallel(m.images * slabs, m.threads, engine.slab_bytes(m), [&](int64_t task, char* scratch) {
             slab(m, task / slabs, task % slabs, scratch);
         });
     for (int64_t n = 0; !failed && n < m.images; ++n)
         for (int64_t i = 0; i < width; ++i) {
-            totals[n * width + i] = 0;
-            for (int64_t s = 0; s < slabs; ++s) totals[n * width + i] += m.partial[(n * slabs + s) * width + i];
+            double total = 0;
+            for (int64_t s = 0; s < slabs; ++s) total += m.partial[(n * slabs + s) * width + i];
+            if (m.twice)
+                ((double*)totals)[n * width + i] = total;
+            else
+                ((float*)totals)[n * width + i] = (float)total;
         }
     return failed;
 }
