@@ -377,9 +377,11 @@ INLINE bool any(I mask) {
 // --- exp, log and powers ---------------------------------------------------------------------------------------------
 
 #if UNIFOCAL_BYTES == 64  // a register holds a table, whose entries take one instruction and shorten a polynomial
-alignas(64) const float ROOTS[16] = {  // 2^(j / 16)
-    1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
-    1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+alignas(64) const float ROOTS[32] = {  // 2^(j / 32)
+    1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
+    1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
+    1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
+    1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
 alignas(64) const float INVERSES[16] = {  // of 1 + j / 15
     1.0f, 0.937499997f, 0.882352936f, 0.833333326f, 0.789473676f, 0.74999999f, 0.714285704f, 0.681818171f,
     0.652173901f, 0.624999988f, 0.599999987f, 0.576923064f, 0.555555543f, 0.535714273f, 0.517241366f, 0.499999987f};
@@ -392,6 +394,9 @@ INLINE Lanes<float>::V entry(Lanes<float>::V table, Lanes<float>::V bits) {
     return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, (__m512)table);
 }
 INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) { return entry(load(table), bits); }
+INLINE Lanes<float>::V root_of_two(Lanes<float>::V bits) {  // the entry of ROOTS that the last five bits say
+    return (Lanes<float>::V)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)bits, _mm512_load_ps(ROOTS + 16));
+}
 #endif
 
 // Polynomials are summed in pairs: a chain of dependent products would be longer than the processor looks ahead.
@@ -559,20 +564,20 @@ struct Near {
 };
 #if UNIFOCAL_BYTES == 64
 template <>
-struct Near<float> {  // the nearest sixteenth
+struct Near<float> {  // the nearest 32nd
     typedef Lanes<float>::V V;
     V bits, n;
-    static constexpr float MAGIC = Lanes<float>::MAGIC / 16, FAR = -8 * Lanes<float>::BIAS;
+    static constexpr float MAGIC = Lanes<float>::MAGIC / 32, FAR = -8 * Lanes<float>::BIAS;
 
     INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
     INLINE V exp(V r) const { return exp(r, n); }
     INLINE V exp(V r, V power) const {
-        const V root = entry(ROOTS, bits);
-        return times_power(root + (root * r) * ((r * 1.6666667e-1f + 0.5f) * r + 1.0f), power);
+        const V root = root_of_two(bits);
+        return times_power(root + (root * r) * (r * 0.5f + 1.00001466f), power);
     }
     INLINE V exp2(V f) const {
-        const V root = entry(ROOTS, bits);
-        return times_power(root + (root * f) * ((f * 5.5505950e-2f + 2.4023429e-1f) * f + 6.9314718e-1f), n);
+        const V root = root_of_two(bits);
+        return times_power(root + (root * f) * (f * 2.4022651e-1f + 6.9315734e-1f), n);
     }
 };
 #endif
@@ -1824,60 +1829,63 @@ INLINE bool is_mirrored(const Channel<F, false>& c) {
            c.gamma + 1 <= MOST_FALL;
 }
 
-// What the loops read and write for each voxel, by pointers of their own: a store might change those of a tile.
-// POWER is A or B, and REST_POWER the power of e.
+// Two loops by pointers of their own: a store might change those of a tile. The first leaves e in DECAY and its power in
+// POWER.
 template <class F>
 struct Mirrored {
     typedef typename Lanes<F>::V V;
     const F *z, *label, *weight;
-    F *e, *soft, *common, *rare;
+    F *e, *power;
+    Fall<F> fall;
 
-    // Fills the steps.
-    INLINE Mirrored(const Channel<F, false>& c, int64_t padded)
+    INLINE Mirrored(const Channel<F, false>& c, F exponent, int64_t padded)
         : z(c.z), label(c.t.labels[c.k]), weight(c.t.masked ? c.t.weight : nullptr), e(c.t.step(DECAY)),
-          soft(c.t.step(SOFT)), common(c.t.step(POWER)), rare(c.t.step(REST_POWER)) {
+          power(c.t.step(POWER)), fall(exponent) {
         LANES;
-        const Power<F> raised(c.gamma);
+        const Power<F> rare(c.gamma);
         const int64_t next = c.t.size;
         for (int64_t v = 0; v < padded; v += L::N) {
             __builtin_prefetch(z + v + next);
             __builtin_prefetch(label + v + next);
             const V far = magnitude<F>(load(z + v));
             store(e + v, exp_<F>(-far));
-            store(rare + v, raised.of(far));
-        }
-        const Fall<F> fall(c.t.c.backward ? c.gamma + 1 : c.gamma);
-        for (int64_t v = 0; v < padded; v += L::N) {
-            V log, fallen;
-            fall.of(load(e + v), log, fallen);
-            store(soft + v, log);
-            store(common + v, fallen);
+            store(power + v, rare.of(far));
         }
     }
+};
 
-    INLINE typename Lanes<F>::I positive(int64_t v) const { return load(z + v) > (F)0; }
-    INLINE V unlikely(int64_t v) const {  // entropy of the side that is not likely
-        return smaller(load(soft + v) + magnitude<F>(load(z + v)), all(Lanes<F>::HUGE_LOG));
+template <class F>
+struct MirroredSides {  // of a vector of voxels
+    typedef typename Lanes<F>::V V;
+    typename Lanes<F>::I positive;
+    V e, soft, entropy, common, rare;  // entropy: of the side that is not likely; common and rare: the factors of the two
+
+    INLINE MirroredSides(const Mirrored<F>& y, int64_t v) {
+        const V z = load(y.z + v);
+        positive = z > (F)0;
+        e = load(y.e + v);
+        y.fall.of(e, soft, common);
+        entropy = smaller(soft + magnitude<F>(z), all(Lanes<F>::HUGE_LOG));
+        rare = common * load(y.power + v);
     }
 };
 
 template <class F>
 INLINE void forward_mirrored(const Channel<F, false>& c, int64_t padded) {
     LANES;
-    const Mirrored<F> y(c, padded);
+    const Mirrored<F> y(c, c.gamma, padded);
     V ce = {}, rest = {}, labelled = {}, count = {};
     for (int64_t v = 0; v < padded; v += L::N) {
+        const MirroredSides<F> sides(y, v);
         V in = load(y.label + v), out = (F)1 - in;
         if (y.weight) {
             const V w = load(y.weight + v);
             in *= w, out *= w, count += w;
         }
         labelled += in;
-        const V common = load(y.common + v);
-        const V likely = common * load(y.rare + v) * load(y.soft + v), unlikely = common * y.unlikely(v);
-        const I positive = y.positive(v);
-        ce += in * (positive ? likely : unlikely);
-        rest += out * (positive ? unlikely : likely);
+        const V likely = sides.rare * sides.soft, unlikely = sides.common * sides.entropy;
+        ce += in * (sides.positive ? likely : unlikely);
+        rest += out * (sides.positive ? unlikely : likely);
     }
     const int64_t K = c.t.c.channels;
     c.t.sums[CE * K + c.k] = ce, c.t.sums[REST * K + c.k] = rest, c.t.sums[LABELLED * K + c.k] = labelled;
@@ -1887,16 +1895,16 @@ INLINE void forward_mirrored(const Channel<F, false>& c, int64_t padded) {
 template <class F>
 INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
     LANES;
-    const Mirrored<F> y(c, padded);
+    const Mirrored<F> y(c, c.gamma + 1, padded);
     const V gamma = all(c.gamma), ce = all(c.ce()), rest = all(c.rest());
     F* to = c.t.out[c.k];
     for (int64_t v = 0; v < padded; v += L::N) {
-        const V in = load(y.label + v), e = load(y.e + v), common = load(y.common + v);
-        const V likely = common * load(y.rare + v) * (gamma * load(y.soft + v) + e);
-        const V unlikely = common * (gamma * e * y.unlikely(v) + (F)1);
-        const I positive = y.positive(v);
-        const V down = positive ? likely : unlikely, up = positive ? unlikely : likely;
-        V gradient = (rest - in * rest) * up - in * ce * down;
+        const MirroredSides<F> sides(y, v);
+        const V in = load(y.label + v);
+        const V likely = sides.rare * (gamma * sides.soft + sides.e);
+        const V unlikely = sides.common * (gamma * sides.e * sides.entropy + (F)1);
+        V gradient = (rest - in * rest) * (sides.positive ? unlikely : likely);
+        gradient -= in * ce * (sides.positive ? likely : unlikely);
         if (y.weight) gradient *= load(y.weight + v);
         store(to + v, gradient);
     }
