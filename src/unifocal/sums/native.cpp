@@ -1822,6 +1822,8 @@ INLINE void soft_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) 
 // and with B = (1 + e)^-(gamma + 1) the slopes are
 //
 //     B e^(-gamma a) (gamma soft + e)                                  B (gamma e (soft + a) + 1)
+//
+// In double, whose series are long, these loops would take longer than the steps.
 
 template <class F>
 INLINE bool is_mirrored(const Channel<F, false>& c) {
@@ -1917,7 +1919,7 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
         const Channel<F, PAIR> c(t, i);
-        if constexpr (!PAIR)
+        if constexpr (!PAIR && sizeof(F) == 4)
             if (is_mirrored(c)) {
                 forward_mirrored(c, padded);
                 continue;
@@ -1972,7 +1974,7 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
-        if constexpr (!PAIR)
+        if constexpr (!PAIR && sizeof(F) == 4)
             if (is_mirrored(c)) {
                 backward_mirrored(c, padded);
                 continue;
