@@ -64,7 +64,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
         return gamma + self.gamma_0 if self.gamma_0 else gamma
 
     def equation(self, s: ClassSums) -> Mean:
-        share = s.labelled / s.voxels.clamp_min(1e-30)  # of each channel
+        share = s.labelled / s.voxels  # of each channel
         w = share if self.order == "original" else 1 - share
         if share.shape[1] == 1:
             w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2

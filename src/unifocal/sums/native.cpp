@@ -1846,9 +1846,11 @@ struct Mirrored {
         LANES;
         const Power<F> rare(c.gamma);
         const int64_t next = c.t.size;
+        const F* const to = c.t.c.backward && c.t.out[c.k] != c.t.e + c.k * next ? c.t.out[c.k] : nullptr;
         for (int64_t v = 0; v < padded; v += L::N) {
             __builtin_prefetch(z + v + next);
             __builtin_prefetch(label + v + next);
+            if (to) __builtin_prefetch(to + v + next, 1);
             const V far = magnitude<F>(load(z + v));
             store(e + v, exp_<F>(-far));
             store(power + v, rare.of(far));
