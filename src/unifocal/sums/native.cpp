@@ -2446,17 +2446,13 @@ struct SoftSlab : Slab {
     F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
     bool alike, in_place;        // does every voxel weigh 1, and are labels used where they are?
     F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    V *volumes, *surfaces;       // of every channel, to be added to `totals`, which are in double, before they lose digits
-    double* totals;
-    int64_t waiting;  // vectors of voxels that those hold
     static const int64_t MOST_WAITING = 64;
     static const bool QUICK = UNIFOCAL_BYTES == 64 && sizeof(F) == 4;  // is a root done sooner than it is known to be needed?
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
 
     static int64_t bytes(const Masks& m) {
-        const int64_t numbers = 2 * (planes_of(m) + 2) * pitch_of(m) * m.b + pitch_of(m);
-        return numbers * sizeof(F) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+        return (2 * (planes_of(m) + 2) * m.b + 1) * pitch_of(m) * (int64_t)sizeof(F);
     }
 
     SoftSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
@@ -2466,12 +2462,6 @@ struct SoftSlab : Slab {
         weight = (F*)scratch;
         mask = weight + all_planes;
         squared = mask + all_planes;
-        volumes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
-        surfaces = volumes + m.channels;
-        totals = (double*)(surfaces + m.channels);
-        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
-        waiting = 0;
         alike = !m.weights.data && !m.ignores;
         in_place = alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
         for (int edge = 0; edge < 2; ++edge) {
@@ -2542,24 +2532,26 @@ struct SoftSlab : Slab {
     }
 
     // Adds volume and surface of a channel, whose row (a, b) is at origin + a * along_a + b * along_b.
-    void add_channel(int64_t k, const F* origin, int64_t along_a, int64_t along_b) {
+    void add_channel(int64_t k, const F* origin, int64_t along_a, int64_t along_b, double* sums) {
         const F sign = alike && this->inverse(k) ? -1 : 1, offset = sign < 0 ? 1 : 0;
         // A row is padded while the one before is worked on: what has just been stored cannot be loaded shifted without a wait.
         const F* next = in_place ? padded(origin + begin * along_a, 0) : nullptr;
-        for (int64_t a = begin, i = 1; a < end; ++a) for (int64_t b = 0; b < m.b; ++b, ++i) {
+        V volume = {}, surface = {};
+        double volumes[L::N] = {}, surfaces[L::N] = {};  // to which those are added before they lose digits
+        int64_t waiting = 0;                             // vectors of voxels that they hold
+        for (int64_t row_number = 0, rows = (end - begin) * m.b, a = begin, b = 0; row_number < rows; ++row_number) {
             const F *here = origin + a * along_a + b * along_b, *own = here;
             if (in_place) {
                 own = next;
                 if (b < m.b - 1)
-                    next = padded(here + along_b, i % 2);
+                    next = padded(here + along_b, (row_number + 1) % 2);
                 else if (a < end - 1)
-                    next = padded(origin + (a + 1) * along_a, i % 2);
+                    next = padded(origin + (a + 1) * along_a, (row_number + 1) % 2);
             }
             Row row = {weights(a, b), here, own, a > 0 ? here - along_a : here, a < m.a - 1 ? here + along_a : here,
                        b > 0 ? here - along_b : here, b < m.b - 1 ? here + along_b : here, 0, 0};
             row.square_a = square_a[row.up == here || row.down == here];
             row.square_b = square_b[row.left == here || row.right == here];
-            V volume = {}, surface = {};
             if (m.a == 1) {
                 row.up = row.left, row.down = row.right, row.square_a = row.square_b;
                 soft_row<true>(row, sign, offset, volume, surface);
@@ -2567,11 +2559,14 @@ struct SoftSlab : Slab {
                 soft_row<true>(row, sign, offset, volume, surface);
             else
                 soft_row<false>(row, sign, offset, volume, surface);
-            volumes[k] += volume;
-            surfaces[k] += surface;
+            if (++b == m.b) b = 0, ++a;
             waiting += m.c / L::N + 1;
-            if (waiting >= MOST_WAITING) flush();
+            if (waiting < MOST_WAITING && row_number < rows - 1) continue;
+            for (int i = 0; i < L::N; ++i) volumes[i] += volume[i], surfaces[i] += surface[i];
+            volume = surface = (V){};
+            waiting = 0;
         }
+        for (int i = 0; i < L::N; ++i) sums[k] += volumes[i], sums[m.channels + k] += surfaces[i];
     }
 
     F* padded(const F* from, int64_t place) {  // a row with its ends repeated once beyond them
@@ -2590,21 +2585,7 @@ struct SoftSlab : Slab {
         return (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
 
-    void flush() {
-        const F* from = (const F*)volumes;
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] += from[i];
-        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
-        waiting = 0;
-    }
-
-    void add_up(double* sums) {
-        flush();
-        for (int64_t k = 0; k < 2 * m.channels; ++k)
-            for (int i = 0; i < L::N; ++i) sums[k] += totals[k * L::N + i];
-    }
-
     void run(double* sums) {
-        LANES;
         const int64_t K = m.channels;
         sums[2 * K] = alike ? (double)((end - begin) * m.b * m.c) : 0;
         for (int64_t a = from; !alike && a < to; ++a)
@@ -2617,9 +2598,8 @@ struct SoftSlab : Slab {
                 for (int64_t b = 0; b < m.b; ++b) read_mask(k, a, b, weights(a, b), place(mask, a, b));
             const F* origin = in_place ? (const F*)this->row(m.labels, k, 0, 0) : place(mask, 0, 0);
             const int64_t along_a = in_place ? m.labels.a : plane, along_b = in_place ? m.labels.b : pitch;
-            add_channel(k, origin, along_a, along_b);
+            add_channel(k, origin, along_a, along_b, sums);
         }
-        add_up(sums);
     }
 };
 
