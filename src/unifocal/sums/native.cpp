@@ -497,10 +497,10 @@ INLINE V root(V x) {
 }
 #endif
 
-// The same where it need not be the nearest number.
+// The same where it need not be the nearest number, of x that is 0 or no subnormal number.
 #if UNIFOCAL_BYTES == 64
 INLINE Lanes<float>::V quick_root(Lanes<float>::V x) {  // a root takes six times as long
-    const Lanes<float>::V y = (Lanes<float>::V)_mm512_rsqrt14_ps((__m512)larger(x, all(Lanes<float>::TINY)));
+    const Lanes<float>::V y = (Lanes<float>::V)_mm512_rsqrt14_ps((__m512)larger(x, all(std::numeric_limits<float>::min())));
     const Lanes<float>::V near = x * y;
     return near + (0.5f * y) * (x - near * near);
 }
@@ -1036,10 +1036,11 @@ struct Tile {
 
     // Reports what is odd about the labels of this tile.
     void watch(int64_t padded) const {
-        const int64_t odd = !c.dense             ? (foreign ? FOREIGN : 0)
-                            : c.channels == 1 ? odd_labels<1>(padded)
-                            : c.channels == 2 ? odd_labels<2>(padded)
-                                              : odd_labels<0>(padded);
+        int64_t odd = 0;
+        if (c.dense)
+            odd = c.channels == 1 ? odd_labels<1>(padded) : c.channels == 2 ? odd_labels<2>(padded) : odd_labels<0>(padded);
+        else if (foreign)
+            odd = FOREIGN;
         if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
     }
 
@@ -1823,7 +1824,7 @@ INLINE void soft_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) 
 //
 //     B e^(-gamma a) (gamma soft + e)                                  B (gamma e (soft + a) + 1)
 //
-// In double, whose series are long, these loops would take longer than the steps.
+// In double, whose series are long, the steps above take less time than these loops.
 
 template <class F>
 INLINE bool is_mirrored(const Channel<F, false>& c) {
@@ -1831,8 +1832,8 @@ INLINE bool is_mirrored(const Channel<F, false>& c) {
            c.gamma + 1 <= MOST_FALL;
 }
 
-// Two loops by pointers of their own: a store might change those of a tile. The first leaves e in DECAY and its power in
-// POWER.
+// Two loops by pointers of their own, as a store might change those of a tile: here the first, which leaves e in DECAY and
+// its power in POWER.
 template <class F>
 struct Mirrored {
     typedef typename Lanes<F>::V V;
@@ -2446,7 +2447,7 @@ struct SoftSlab : Slab {
     F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
     bool alike, in_place;        // does every voxel weigh 1, and are labels used where they are?
     F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    static const int64_t MOST_WAITING = 64;
+    static const int64_t MOST_WAITING = 64;  // vectors that are added up before they go to double
     static const bool QUICK = UNIFOCAL_BYTES == 64 && sizeof(F) == 4;  // is a root done sooner than it is known to be needed?
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
@@ -2534,7 +2535,7 @@ struct SoftSlab : Slab {
     // Adds volume and surface of a channel, whose row (a, b) is at origin + a * along_a + b * along_b.
     void add_channel(int64_t k, const F* origin, int64_t along_a, int64_t along_b, double* sums) {
         const F sign = alike && this->inverse(k) ? -1 : 1, offset = sign < 0 ? 1 : 0;
-        // A row is padded while the one before is worked on: what has just been stored cannot be loaded shifted without a wait.
+        // A row is padded while the one before is worked on: what was just stored cannot be loaded shifted without a wait.
         const F* next = in_place ? padded(origin + begin * along_a, 0) : nullptr;
         V volume = {}, surface = {};
         double volumes[L::N] = {}, surfaces[L::N] = {};  // to which those are added before they lose digits

@@ -215,14 +215,14 @@ def masks(
         *volume(labels),
         *volume(None if weights is None else weights.unsqueeze(1)),
         *lengths,
-        0,
+        0,  # it makes room for partial sums itself
     )
     if not labels.numel():
         totals.zero_()
     elif library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
-    volume, surface, voxels = totals.split_with_sizes((channels, channels, 1), 1)
-    return volume, surface, voxels
+    volumes, surfaces, voxels = totals.split_with_sizes((channels, channels, 1), 1)
+    return volumes, surfaces, voxels
 
 
 def _view(t: Tensor) -> tuple[int, ...]:
