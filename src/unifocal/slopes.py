@@ -64,7 +64,7 @@ def _price(factors: Factors, s: ClassSums) -> Tensor:
     if not s.split:
         weight = (s.labelled @ constant(own, s.labelled.dtype, s.labelled.device)).unsqueeze(1)
     elif rest == own:  # what is labelled with the rest or the class is all
-        factors, weight = scaled(factors, 1 / sum(own)), s.voxels
+        return s.tensor(scaled(factors, 1 / sum(own))) / s.voxels
     else:
         weight = ((s.voxels - s.labelled) * s.tensor(rest) + s.labelled * s.tensor(own)).sum(-1, keepdim=True)
     return s.tensor(factors) / weight.clamp_min(_NOTHING)

@@ -25,7 +25,7 @@ class ClassSums:
     fp: Tensor  # (1, N, K): Σ w (1-g) p, false alarms of the first K classes, which are misses of the next K
     fn: Tensor  # (1, N, K): Σ w g (1-p), misses of the first K classes, which are false alarms of the next K
     labelled: Tensor  # (N, K): Σ w g, the voxels labelled with the class of each channel
-    voxels: Tensor  # (N, 1): Σ w, the valid voxels
+    voxels: Tensor  # (N, 1): Σ w, the valid voxels; above 0 even where there is none, as it is divided by
     index: tuple[int, ...]  # C label indices: 0, 1, ..., C - 1; or K times 0, K times 1 for channels against the rest
     class_weights: tuple[float, ...]  # C weights of the classes in every mean
     share: Factors  # of each class in the mean over classes

@@ -59,11 +59,12 @@ class AdaptiveFocalLoss(SegmentationLoss):
         volume, surface, voxels = mask_sums(
             x.labels, x.voxel_weights, channels, x.ignore_index, spacing, dtype, self.engine
         )
-        gamma = torch.add(self.size * volume, surface, alpha=self.smoothness) / voxels.clamp_min(1e-30)
+        gamma = torch.add(volume if self.size == 1 else self.size * volume, surface, alpha=self.smoothness)
+        gamma = gamma / (voxels if x.all_valid else voxels.clamp_min(1e-30))
         return gamma + self.gamma_0 if self.gamma_0 else gamma
 
     def equation(self, s: ClassSums) -> Mean:
-        share = s.labelled / s.voxels.clamp_min(1e-30)  # of each channel
+        share = s.labelled / s.voxels  # of each channel
         w = share if self.order == "original" else 1 - share
         if share.shape[1] == 1:
             w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2

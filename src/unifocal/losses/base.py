@@ -146,7 +146,7 @@ class SegmentationLoss(nn.Module, ABC):
                 result = value(v.values, v.labelled, v.voxels)[0]
             else:
                 result = of_voxel_sums(value, x.logits, x.labels, **asked, noticed=noticed)
-        if values_are_checked(x):
+        if noticed != [0] and values_are_checked(x):  # 0: an engine has looked and found nothing
             check_labels(x, self.against_rest, noticed)
         return result
 
@@ -154,7 +154,7 @@ class SegmentationLoss(nn.Module, ABC):
         self, index: tuple[int, ...], all_valid: bool, processes: int, values: Tensor, labelled: Tensor, voxels: Tensor
     ) -> tuple[Tensor, Slopes | None]:
         """From the sums to what is returned, and its slopes; None if only autograd knows them."""
-        s, images = self._class_sums(index, values, labelled, voxels, processes)
+        s, images = self._class_sums(index, values, labelled, voxels, all_valid, processes)
         mean = self.equation(s)
         share = self._share_of_images(None if all_valid else voxels, voxels.shape[0], images, processes)
         total = self.reduction != "none"
@@ -184,7 +184,13 @@ class SegmentationLoss(nn.Module, ABC):
         return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own + changed)
 
     def _class_sums(
-        self, index: tuple[int, ...], values: Tensor, labelled: Tensor, voxels: Tensor, processes: int
+        self,
+        index: tuple[int, ...],
+        values: Tensor,
+        labelled: Tensor,
+        voxels: Tensor,
+        all_valid: bool,
+        processes: int,
     ) -> tuple[ClassSums, Tensor | None]:
         """The sums, and if there are several processes the number of valid images in all, ()."""
         channels = labelled.shape[1]
@@ -210,7 +216,8 @@ class SegmentationLoss(nn.Module, ABC):
             volumes = tp + (torch.cat((fn, fp)) if split else fn)  # exactly 0 of a class that no voxel has
             share = constant(counted, labelled.dtype, labelled.device).view(-1, 1, channels) * (volumes > 0)
             share = share / share.sum((0, 2), keepdim=True).clamp_min(1e-30)
-        return ClassSums(ce, tp, fp, fn, labelled, voxels, index, weights, share, self.smooth), images
+        positive = voxels if all_valid else voxels.clamp_min(1e-30)
+        return ClassSums(ce, tp, fp, fn, labelled, positive, index, weights, share, self.smooth), images
 
     def _weights(self, channels: int, index: tuple[int, ...], split: bool) -> tuple[float, ...]:
         if self.class_weights is None:

@@ -33,7 +33,7 @@ struct Call {
     int64_t images, channels, voxels, activation, clip, dense, ignores, ignore, threads, isa, backward;
     int64_t wanted[LABELLED];  // position of each sum in `values` and `upstream`, or -1
     View x, labels, weights, gamma, rest_gamma, upstream, values, labelled, counted, gradient;
-    double* partial;  // images * blocks * (SUMS * channels + 1)
+    double* partial;  // images * blocks * (SUMS * channels + 1); unifocal_run makes room for them
     int64_t* odd;     // or null; collects what is odd about the labels of voxels that count, see enum Odd
 };
 
@@ -51,13 +51,14 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
         int64_t dtype, n, k, a, b, c;
     } labels, weights;
     double step[3];   // 1 / size of a voxel along A, B, C
-    double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image
+    double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image; as in Call
 };
 
-// Planes of a slab, besides one on each side: of soft labels few, of class indices as many as are quick to reach.
+// Planes of a slab, besides one on each side: as many as are quick to reach.
 int64_t planes_of(const Masks& m) {
-    const int64_t fit = m.dense ? 4 : (1 << 17) / (m.b * m.c * (m.weights.data ? 8 : 1));
-    return fit < 4 ? 4 : fit > 16 ? 16 : fit;
+    const int64_t fit = (1 << (m.dense ? 16 : 17)) / (m.b * m.c * (m.weights.data ? 8 : 1));
+    const int64_t most = m.dense ? 32 : 16;
+    return fit < 4 ? 4 : fit > most ? most : fit;
 }
 
 int64_t slabs_of(const Masks& m) { return (m.a + planes_of(m) - 1) / planes_of(m); }
@@ -144,9 +145,10 @@ const Engine AVX512 = {avx512::block<float>, avx512::block<double>, avx512::scra
 #endif
 
 // Calls work(task, scratch) for every task, each thread with scratch memory of its own; 1 if that could not be had.
+// Threads take a few neighbouring tasks at a time, or one where there are so few that one of them would wait for another.
 template <class Work>
 int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Work& work) {
-    const int64_t threads = tasks < most_threads ? tasks : most_threads;
+    const int64_t threads = tasks < most_threads ? tasks : most_threads, at_a_time = tasks < 64 * threads ? 1 : 4;
     int64_t failed = 0;
 #pragma omp parallel num_threads((int)threads) if (threads > 1)
     {
@@ -155,13 +157,21 @@ int64_t in_parallel(int64_t tasks, int64_t most_threads, int64_t bytes, const Wo
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, at_a_time)
         for (int64_t task = 0; task < tasks; ++task)
             if (scratch) work(task, scratch);
         free(scratch);
     }
     return failed;
 }
+
+struct Numbers {  // null if that memory could not be had
+    double* const data;
+
+    explicit Numbers(int64_t count) : data((double*)malloc((count + 1) * sizeof(double))) {}
+    Numbers(const Numbers&) = delete;
+    ~Numbers() { free(data); }
+};
 
 const Engine& engine_for(int64_t isa) {
 #ifdef UNIFOCAL_X86
@@ -199,15 +209,15 @@ int64_t unifocal_openmp() {
 // Words of struct Call: a library that was compiled from another version must not be called.
 int64_t unifocal_words() { return sizeof(Call) / 8 + sizeof(Masks) / 8; }
 
-// Doubles that `partial` must hold.
-int64_t unifocal_partial(const Call* call) { return call->images * blocks_of(*call) * width_of(*call); }
-
 // Runs forward or backward; returns 0, or 1 if memory could not be had.
 int64_t unifocal_run(const Call* call) {
-    const Call& c = *call;
+    Call c = *call;
     const Engine& engine = engine_for(c.isa);
     const BlockFunction block = is_double(c) ? engine.twice : engine.single;
     const int64_t blocks = blocks_of(c);
+    const Numbers partial(c.backward ? 0 : c.images * blocks * width_of(c));
+    c.partial = partial.data;
+    if (!c.partial) return 1;
     const int64_t failed = in_parallel(c.images * blocks, c.threads, engine.scratch(c), [&](int64_t task, char* scratch) {
         block(c, task / blocks, task % blocks, scratch);
     });
@@ -232,20 +242,28 @@ int64_t unifocal_run(const Call* call) {
     return 0;
 }
 
-// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1).
-int64_t unifocal_masks(const Masks* masks, double* totals) {
-    const Masks& m = *masks;
+// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1), double if `twice`,
+// else float.
+int64_t unifocal_masks(const Masks* masks, void* totals) {
+    Masks m = *masks;
     const Engine& engine = engine_for(m.isa);
     const auto slab = m.twice ? engine.twice_slab : engine.single_slab;
     const int64_t slabs = slabs_of(m), width = 2 * m.channels + 1;
+    const Numbers partial(m.images * slabs * width);
+    m.partial = partial.data;
+    if (!m.partial) return 1;
     const int64_t failed =
         in_parallel(m.images * slabs, m.threads, engine.slab_bytes(m), [&](int64_t task, char* scratch) {
             slab(m, task / slabs, task % slabs, scratch);
         });
     for (int64_t n = 0; !failed && n < m.images; ++n)
         for (int64_t i = 0; i < width; ++i) {
-            totals[n * width + i] = 0;
-            for (int64_t s = 0; s < slabs; ++s) totals[n * width + i] += m.partial[(n * slabs + s) * width + i];
+            double total = 0;
+            for (int64_t s = 0; s < slabs; ++s) total += m.partial[(n * slabs + s) * width + i];
+            if (m.twice)
+                ((double*)totals)[n * width + i] = total;
+            else
+                ((float*)totals)[n * width + i] = (float)total;
         }
     return failed;
 }
@@ -322,7 +340,14 @@ template <class V>
 INLINE V smaller(V a, V b) {
     return b < a ? b : a;
 }
-#if UNIFOCAL_BYTES == 32  // one instruction each, which the compiler does not see in the above
+#if UNIFOCAL_BYTES == 64  // one instruction each, which the compiler does not see in the above
+INLINE Lanes<float>::V larger(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm512_max_ps((__m512)b, (__m512)a);
+}
+INLINE Lanes<float>::V smaller(Lanes<float>::V a, Lanes<float>::V b) {
+    return (Lanes<float>::V)_mm512_min_ps((__m512)b, (__m512)a);
+}
+#elif UNIFOCAL_BYTES == 32
 INLINE Lanes<float>::V larger(Lanes<float>::V a, Lanes<float>::V b) {
     return (Lanes<float>::V)_mm256_max_ps((__m256)b, (__m256)a);
 }
@@ -330,6 +355,11 @@ INLINE Lanes<float>::V smaller(Lanes<float>::V a, Lanes<float>::V b) {
     return (Lanes<float>::V)_mm256_min_ps((__m256)b, (__m256)a);
 }
 #endif
+
+template <class F>
+INLINE typename Lanes<F>::V magnitude(typename Lanes<F>::V x) {
+    return (typename Lanes<F>::V)((typename Lanes<F>::I)x & std::numeric_limits<typename Lanes<F>::Int>::max());
+}
 
 #if UNIFOCAL_BYTES == 64
 INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
@@ -347,9 +377,11 @@ INLINE bool any(I mask) {
 // --- exp, log and powers ---------------------------------------------------------------------------------------------
 
 #if UNIFOCAL_BYTES == 64  // a register holds a table, whose entries take one instruction and shorten a polynomial
-alignas(64) const float ROOTS[16] = {  // 2^(j / 16)
-    1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
-    1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+alignas(64) const float ROOTS[32] = {  // 2^(j / 32)
+    1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
+    1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
+    1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
+    1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
 alignas(64) const float INVERSES[16] = {  // of 1 + j / 15
     1.0f, 0.937499997f, 0.882352936f, 0.833333326f, 0.789473676f, 0.74999999f, 0.714285704f, 0.681818171f,
     0.652173901f, 0.624999988f, 0.599999987f, 0.576923064f, 0.555555543f, 0.535714273f, 0.517241366f, 0.499999987f};
@@ -358,8 +390,12 @@ alignas(64) const float LOGS[16] = {  // of the same
     0.427444033f, 0.470003649f, 0.510825645f, 0.550046359f, 0.587786688f, 0.624154333f, 0.659245654f, 0.693147207f};
 
 // The entry that the last four bits say.
-INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) {
-    return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, _mm512_load_ps(table));
+INLINE Lanes<float>::V entry(Lanes<float>::V table, Lanes<float>::V bits) {
+    return (Lanes<float>::V)_mm512_permutexvar_ps((__m512i)bits, (__m512)table);
+}
+INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) { return entry(load(table), bits); }
+INLINE Lanes<float>::V root_of_two(Lanes<float>::V bits) {  // the entry of ROOTS that the last five bits say
+    return (Lanes<float>::V)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)bits, _mm512_load_ps(ROOTS + 16));
 }
 #endif
 
@@ -417,13 +453,23 @@ INLINE Lanes<double>::V log_core(Lanes<double>::V f) {  // 2 artanh(s)
     return 2.0 * s + 2.0 * s * z * y;
 }
 
+#if UNIFOCAL_BYTES == 64
+struct Fifteenths {  // of u in [0, 1]: 1 + u = (1 + j / 15) (1 + r), and the last bits of `bits` are those of j
+    Lanes<float>::V bits, r;
+
+    INLINE explicit Fifteenths(Lanes<float>::V u) : bits(u * 15.0f + Lanes<float>::MAGIC) {
+        r = (u - (bits - Lanes<float>::MAGIC) * (1 / 15.0f)) * entry(INVERSES, bits);
+    }
+};
+#endif
+
 // log(1 + u) for u in [0, 1]
 #if UNIFOCAL_BYTES == 64
-INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {  // (1 + j / 15) (1 + r)
-    const Lanes<float>::V bits = u * 15.0f + Lanes<float>::MAGIC, j = bits - Lanes<float>::MAGIC;
-    const Lanes<float>::V r = (u - j * (1 / 15.0f)) * entry(INVERSES, bits);
-    return (entry(LOGS, bits) + r) + (r * r) * ((r * -0.25026214f + 0.33351756f) * r - 0.49999991f);
+INLINE Lanes<float>::V log_of(const Fifteenths& u) {
+    const Lanes<float>::V r = u.r;
+    return (entry(LOGS, u.bits) + r) + (r * r) * ((r * -0.25026214f + 0.33351756f) * r - 0.49999991f);
 }
+INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) { return log_of(Fifteenths(u)); }
 #else
 INLINE Lanes<float>::V log1p_unit(Lanes<float>::V u) {
     const Lanes<float>::V u2 = u * u, u4 = u2 * u2;
@@ -448,6 +494,21 @@ template <class V>
 INLINE V root(V x) {
     for (unsigned i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = __builtin_sqrt(x[i]);
     return x;
+}
+#endif
+
+// The same where it need not be the nearest number, of x that is 0 or no subnormal number.
+#if UNIFOCAL_BYTES == 64
+INLINE Lanes<float>::V quick_root(Lanes<float>::V x) {  // a root takes six times as long
+    const Lanes<float>::V y = (Lanes<float>::V)_mm512_rsqrt14_ps((__m512)larger(x, all(std::numeric_limits<float>::min())));
+    const Lanes<float>::V near = x * y;
+    return near + (0.5f * y) * (x - near * near);
+}
+INLINE Lanes<double>::V quick_root(Lanes<double>::V x) { return root(x); }
+#else
+template <class V>
+INLINE V quick_root(V x) {
+    return root(x);
 }
 #endif
 
@@ -503,20 +564,20 @@ struct Near {
 };
 #if UNIFOCAL_BYTES == 64
 template <>
-struct Near<float> {  // the nearest sixteenth
+struct Near<float> {  // the nearest 32nd
     typedef Lanes<float>::V V;
     V bits, n;
-    static constexpr float MAGIC = Lanes<float>::MAGIC / 16, FAR = -8 * Lanes<float>::BIAS;
+    static constexpr float MAGIC = Lanes<float>::MAGIC / 32, FAR = -8 * Lanes<float>::BIAS;
 
     INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
     INLINE V exp(V r) const { return exp(r, n); }
     INLINE V exp(V r, V power) const {
-        const V root = entry(ROOTS, bits);
-        return times_power(root + (root * r) * ((r * 1.6666667e-1f + 0.5f) * r + 1.0f), power);
+        const V root = root_of_two(bits);
+        return times_power(root + (root * r) * (r * 0.5f + 1.00001466f), power);
     }
     INLINE V exp2(V f) const {
-        const V root = entry(ROOTS, bits);
-        return times_power(root + (root * f) * ((f * 5.5505950e-2f + 2.4023429e-1f) * f + 6.9314718e-1f), n);
+        const V root = root_of_two(bits);
+        return times_power(root + (root * f) * (f * 2.4022651e-1f + 6.9315734e-1f), n);
     }
 };
 #endif
@@ -603,6 +664,14 @@ struct Power {
         return near.exp2(((high * x - near.n) + high * y) + low * sum);
     }
 
+    // e^(-exponent x)
+    INLINE typename Lanes<F>::V of(typename Lanes<F>::V x) const {
+        LANES;
+        x = smaller(x, most);
+        const Near<F> near(high * x);
+        return near.exp2((high * x - near.n) + low * x);
+    }
+
     // The same of y alone, at most log(2), and of x + y.
     INLINE void of_both(typename Lanes<F>::V x, typename Lanes<F>::V y, typename Lanes<F>::V& alone,
                         typename Lanes<F>::V& together) const {
@@ -613,6 +682,42 @@ struct Power {
         together = alone * far.exp2((high * x - far.n) + low * x);
     }
 };
+
+// log(1 + u) and (1 + u)^-exponent for u in [0, 1], and an exponent in [0, MOST_FALL].
+const double MOST_FALL = 4;
+
+template <class F>
+struct Fall {
+    Power<F> power;
+
+    INLINE explicit Fall(F exponent) : power(exponent) {}
+    INLINE void of(typename Lanes<F>::V u, typename Lanes<F>::V& log, typename Lanes<F>::V& fallen) const {
+        log = log1p_unit(u);
+        fallen = power.of(log);
+    }
+};
+#if UNIFOCAL_BYTES == 64
+template <>
+struct Fall<float> {  // of the powers of 1 + j / 15 there is a table, and that of 1 + r is a short series
+    typedef Lanes<float>::V V;
+    V powers, a, b, c, d;
+
+    INLINE explicit Fall(float exponent) : powers(Power<float>(exponent).of(load(LOGS))) {
+        const float x = exponent, two = x * (x + 1) / 2, three = two * (x + 2) / 3, four = three * (x + 3) / 4;
+        const float five = four * (x + 4) / 5, far = 1 / 900.0f;  // the largest r^2: r^5 is all but a cubic function
+        a = all(-x + five * far * far * (5 / 16.0f));
+        b = all(two);
+        c = all(-three - five * far * (5 / 4.0f));
+        d = all(four);
+    }
+    INLINE void of(V u, V& log, V& fallen) const {
+        const Fifteenths parts(u);
+        const V r = parts.r, power = entry(powers, parts.bits);
+        log = log_of(parts);
+        fallen = power + (power * r) * (((d * r + c) * r + b) * r + a);
+    }
+};
+#endif
 
 // --- reading and writing rows of any type ----------------------------------------------------------------------------
 
@@ -759,7 +864,7 @@ const int64_t STEPS = 8;
 const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
 
 INLINE int64_t tile_of(const Call& c) {
-    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense ? MOST / 2 : MOST;
+    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && c.activation != SIGMOID ? MOST / 2 : MOST;
     return fit < LEAST ? LEAST : fit > most ? most : fit;
 }
 
@@ -931,27 +1036,36 @@ struct Tile {
 
     // Reports what is odd about the labels of this tile.
     void watch(int64_t padded) const {
+        int64_t odd = 0;
+        if (c.dense)
+            odd = c.channels == 1 ? odd_labels<1>(padded) : c.channels == 2 ? odd_labels<2>(padded) : odd_labels<0>(padded);
+        else if (foreign)
+            odd = FOREIGN;
+        if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
+    }
+
+    template <int K>  // the number of channels, or 0 for any
+    INLINE int64_t odd_labels(int64_t padded) const {
         LANES;
-        int64_t odd = !c.dense && foreign ? FOREIGN : 0;
         typename L::Bits largest = {};  // as numbers without sign the bits of negative ones, and of NaN, are beyond those of 1
-        V off = {};
-        for (int64_t v = 0; c.dense && v < padded; v += L::N) {
-            V sum = {};
-            for (int64_t k = 0; k < c.channels; ++k) {
+        const V one = all<F>(1);
+        V least = one, most = one;
+        for (int64_t v = 0; v < padded; v += L::N) {
+            V sum = load(labels[0] + v);
+            largest = larger(largest, (typename L::Bits)sum);
+            for (int64_t k = 1; k < (K ? K : c.channels); ++k) {
                 const V label = load(labels[k] + v);
-                const typename L::Bits bits = (typename L::Bits)label;
-                largest = bits > largest ? bits : largest;
+                largest = larger(largest, (typename L::Bits)label);
                 sum += label;
             }
-            if (c.channels == 1) continue;
-            sum -= (F)1;
-            if (masked) sum = load(weight + v) > (F)0 ? sum : (V){};
-            off = larger(off, larger(sum, -sum));
+            if (K == 1) continue;
+            if (masked) sum = load(weight + v) > (F)0 ? sum : one;
+            least = smaller(least, sum);
+            most = larger(most, sum);
         }
-        const V one = all<F>(1);
-        if (any((I)(largest > (typename L::Bits)one))) odd |= FOREIGN;
-        if (any(off > (F)BALANCED)) odd |= UNBALANCED;
-        if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
+        int64_t odd = any((I)(largest > (typename L::Bits)one)) ? FOREIGN : 0;
+        if (any((most > 1 + (F)BALANCED) | (least < 1 - (F)BALANCED))) odd |= UNBALANCED;
+        return odd;
     }
 
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
@@ -1701,6 +1815,106 @@ INLINE void soft_steps(const Channel<F, PAIR>& c, int64_t padded, bool entropy) 
     raise(c.rest_gamma, -1, c.t.step(REST_POWER));
 }
 
+// Of one exponent for both sides, and no region sums: the two sides are those of |z|. With a = |z| and A = (1 + e)^-gamma
+// what is summed is
+//
+//     A e^(-gamma a) soft   where the label is the likelier side,      A (soft + a)   where it is not
+//
+// and with B = (1 + e)^-(gamma + 1) the slopes are
+//
+//     B e^(-gamma a) (gamma soft + e)                                  B (gamma e (soft + a) + 1)
+//
+// In double, whose series are long, the steps above take less time than these loops.
+
+template <class F>
+INLINE bool is_mirrored(const Channel<F, false>& c) {
+    return c.t.wants(CE) && c.t.wants(REST) && !c.t.region() && c.gamma == c.rest_gamma && focus_of(c.gamma) == ANY &&
+           c.gamma + 1 <= MOST_FALL;
+}
+
+// Two loops by pointers of their own, as a store might change those of a tile: here the first, which leaves e in DECAY and
+// its power in POWER.
+template <class F>
+struct Mirrored {
+    typedef typename Lanes<F>::V V;
+    const F *z, *label, *weight;
+    F *e, *power;
+    Fall<F> fall;
+
+    INLINE Mirrored(const Channel<F, false>& c, F exponent, int64_t padded)
+        : z(c.z), label(c.t.labels[c.k]), weight(c.t.masked ? c.t.weight : nullptr), e(c.t.step(DECAY)),
+          power(c.t.step(POWER)), fall(exponent) {
+        LANES;
+        const Power<F> rare(c.gamma);
+        const int64_t next = c.t.size;
+        const F* const to = c.t.c.backward && c.t.out[c.k] != c.t.e + c.k * next ? c.t.out[c.k] : nullptr;
+        for (int64_t v = 0; v < padded; v += L::N) {
+            __builtin_prefetch(z + v + next);
+            __builtin_prefetch(label + v + next);
+            if (to) __builtin_prefetch(to + v + next, 1);
+            const V far = magnitude<F>(load(z + v));
+            store(e + v, exp_<F>(-far));
+            store(power + v, rare.of(far));
+        }
+    }
+};
+
+template <class F>
+struct MirroredSides {  // of a vector of voxels
+    typedef typename Lanes<F>::V V;
+    typename Lanes<F>::I positive;
+    V e, soft, entropy, common, rare;  // entropy: of the side that is not likely; common and rare: the factors of the two
+
+    INLINE MirroredSides(const Mirrored<F>& y, int64_t v) {
+        const V z = load(y.z + v);
+        positive = z > (F)0;
+        e = load(y.e + v);
+        y.fall.of(e, soft, common);
+        entropy = smaller(soft + magnitude<F>(z), all(Lanes<F>::HUGE_LOG));
+        rare = common * load(y.power + v);
+    }
+};
+
+template <class F>
+INLINE void forward_mirrored(const Channel<F, false>& c, int64_t padded) {
+    LANES;
+    const Mirrored<F> y(c, c.gamma, padded);
+    V ce = {}, rest = {}, labelled = {}, count = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const MirroredSides<F> sides(y, v);
+        V in = load(y.label + v), out = (F)1 - in;
+        if (y.weight) {
+            const V w = load(y.weight + v);
+            in *= w, out *= w, count += w;
+        }
+        labelled += in;
+        const V likely = sides.rare * sides.soft, unlikely = sides.common * sides.entropy;
+        ce += in * (sides.positive ? likely : unlikely);
+        rest += out * (sides.positive ? unlikely : likely);
+    }
+    const int64_t K = c.t.c.channels;
+    c.t.sums[CE * K + c.k] = ce, c.t.sums[REST * K + c.k] = rest, c.t.sums[LABELLED * K + c.k] = labelled;
+    c.t.sums[SUMS * K] = y.weight ? count : all((F)(padded / L::N));
+}
+
+template <class F>
+INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
+    LANES;
+    const Mirrored<F> y(c, c.gamma + 1, padded);
+    const V gamma = all(c.gamma), ce = all(c.ce()), rest = all(c.rest());
+    F* to = c.t.out[c.k];
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const MirroredSides<F> sides(y, v);
+        const V in = load(y.label + v);
+        const V likely = sides.rare * (gamma * sides.soft + sides.e);
+        const V unlikely = sides.common * (gamma * sides.e * sides.entropy + (F)1);
+        V gradient = (rest - in * rest) * (sides.positive ? unlikely : likely);
+        gradient -= in * ce * (sides.positive ? likely : unlikely);
+        if (y.weight) gradient *= load(y.weight + v);
+        store(to + v, gradient);
+    }
+}
+
 template <class F, bool PAIR>
 void forward_sigmoid(Tile<F>& t, int64_t padded) {
     LANES;
@@ -1708,6 +1922,11 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (!PAIR && sizeof(F) == 4)
+            if (is_mirrored(c)) {
+                forward_mirrored(c, padded);
+                continue;
+            }
         soft_steps(c, padded, entropy);
         const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
         const bool probabilities = region || takes_probabilities(focus) || takes_probabilities(rest_focus);
@@ -1758,6 +1977,11 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (!PAIR && sizeof(F) == 4)
+            if (is_mirrored(c)) {
+                backward_mirrored(c, padded);
+                continue;
+            }
         soft_steps(c, padded, entropy && c.focused());
         const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
         const V ce = all(c.ce()), rest = all(c.rest()), gamma = all(c.gamma), rest_gamma = all(c.rest_gamma);
@@ -2223,16 +2447,13 @@ struct SoftSlab : Slab {
     F *mask, *weight, *squared;  // of one channel; of every voxel, or of a row where all are alike; (1 / (2 size))^2 along C
     bool alike, in_place;        // does every voxel weigh 1, and are labels used where they are?
     F square_a[2], square_b[2];  // the same along A and B, inside and at the edge
-    V *volumes, *surfaces;       // of every channel, to be added to `totals`, which are in double, before they lose digits
-    double* totals;
-    int64_t waiting;  // vectors of voxels that those hold
-    static const int64_t MOST_WAITING = 64;
+    static const int64_t MOST_WAITING = 64;  // vectors that are added up before they go to double
+    static const bool QUICK = UNIFOCAL_BYTES == 64 && sizeof(F) == 4;  // is a root done sooner than it is known to be needed?
 
     static int64_t pitch_of(const Masks& m) { return (m.c + 3 * L::N) / L::N * L::N; }
 
     static int64_t bytes(const Masks& m) {
-        const int64_t numbers = 2 * (planes_of(m) + 2) * pitch_of(m) * m.b + pitch_of(m);
-        return numbers * sizeof(F) + 2 * m.channels * UNIFOCAL_BYTES * 3 + 256;
+        return (2 * (planes_of(m) + 2) * m.b + 1) * pitch_of(m) * (int64_t)sizeof(F);
     }
 
     SoftSlab(const Masks& m, int64_t image, int64_t index, char* scratch) : Slab(m, image, index) {
@@ -2242,12 +2463,6 @@ struct SoftSlab : Slab {
         weight = (F*)scratch;
         mask = weight + all_planes;
         squared = mask + all_planes;
-        volumes = (V*)(((uintptr_t)(squared + pitch) + 63) / 64 * 64);
-        surfaces = volumes + m.channels;
-        totals = (double*)(surfaces + m.channels);
-        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] = 0;
-        waiting = 0;
         alike = !m.weights.data && !m.ignores;
         in_place = alike && m.labels.dtype == (sizeof(F) == 8 ? F64 : F32) && m.labels.c == 1;
         for (int edge = 0; edge < 2; ++edge) {
@@ -2261,51 +2476,106 @@ struct SoftSlab : Slab {
     F* place(F* planes, int64_t a, int64_t b) const { return planes + (a - from) * plane + b * pitch + L::N; }
     F* weights(int64_t a, int64_t b) const { return alike ? weight : place(weight, a, b) - L::N; }
 
-    // The mask of channel k in a row, its ends repeated once beyond them.
+    // The mask of channel k in a row, its ends repeated once beyond them; if all voxels are alike its labels, which have
+    // the same slopes.
     void read_mask(int64_t k, int64_t a, int64_t b, const F* w, F* to) {
         const char* from = this->row(m.labels, k, a, b);
 #define READ(T) read_row((const T*)from, m.labels.c, m.c, to);
         FOR_DTYPE(m.labels.dtype, READ)
 #undef READ
         const bool inverse = this->inverse(k);
-        for (int64_t i = 0; i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
+        for (int64_t i = 0; !alike && i < m.c; ++i) to[i] = w[i] > 0 ? (inverse ? 1 - to[i] : to[i]) : 0;
         repeat_ends(to);
     }
 
     void repeat_ends(F* row) const {
         row[-1] = row[0];
-        for (int64_t i = m.c; i < pitch - L::N; ++i) row[i] = row[m.c - 1];
+        store(row + m.c, all(row[m.c - 1]));
     }
 
-    // `here` has its ends repeated; of the rows around it, and of its own as it is in the labels, m.c numbers are read.
-    void soft_row(const F* w, const F* own, const F* here, const F* up, const F* down, const F* left, const F* right,
-                  F square_a, F square_b, int64_t k) {
-        const bool inverse = in_place && this->inverse(k);
-        V volume = {}, surface = {};
-        auto add = [&](int64_t c, auto part) INLINE_LAMBDA {
-            const V da = part(down + c) - part(up + c), db = part(right + c) - part(left + c), value = part(own + c);
-            const V dc = load(here + c + 1) - load(here + c - 1);
-            const V square = da * da * square_a + db * db * square_b + dc * dc * load(squared + c);
-            volume += load(w + c) * (inverse ? (F)1 - value : value);
-            if (any(square != (F)0)) surface += load(w + c) * root(square);
+    // A row and those around it along A and along B; of all m.c numbers are read, and `padded` is it with its ends repeated.
+    struct Row {
+        const F *w, *own, *padded, *up, *down, *left, *right;
+        F square_a, square_b;
+    };
+
+    // FLAT: without left and right. The mask is sign * own + offset.
+    template <bool FLAT>
+    INLINE void soft_row(const Row& row, F sign, F offset, V& volume, V& surface) {
+        LANES;
+        const F* const along_c = squared;
+        auto add = [&](int64_t c, bool weighs_one, auto part) INLINE_LAMBDA {
+            const V da = part(row.down + c) - part(row.up + c);
+            const V dc = load(row.padded + c + 1) - load(row.padded + c - 1);
+            V square = da * da * row.square_a + dc * dc * load(along_c + c);
+            if (!FLAT) {
+                const V db = part(row.right + c) - part(row.left + c);
+                square += db * db * row.square_b;
+            }
+            const V inside = sign * part(row.own + c) + offset;
+            volume += weighs_one ? inside : inside * load(row.w + c);
+            if (QUICK || any(square != (F)0))
+                surface += weighs_one ? quick_root(square) : load(row.w + c) * quick_root(square);
         };
+        auto whole = [](const F* p) INLINE_LAMBDA { return load(p); };
+        const int64_t count = m.c;
         int64_t c = 0;
-        for (; c + L::N <= m.c; c += L::N) add(c, [](const F* p) INLINE_LAMBDA { return load(p); });
-        if (c < m.c)
-            add(c, [&](const F* p) INLINE_LAMBDA {  // 0 behind the end
+        if (alike)
+            for (; c + L::N <= count; c += L::N) add(c, true, whole);
+        else
+            for (; c + L::N <= count; c += L::N) add(c, false, whole);
+        if (c < count)
+            add(c, false, [&](const F* p) INLINE_LAMBDA {  // 0 behind the end
                 V y = {};
-                for (int64_t i = 0; i < m.c - c; ++i) y[i] = p[i];
+                for (int64_t i = 0; i < count - c; ++i) y[i] = p[i];
                 return y;
             });
-        volumes[k] += volume;
-        surfaces[k] += surface;
-        waiting += m.c / L::N + 1;
-        if (waiting >= MOST_WAITING) flush();
     }
 
-    F* padded(const F* from) {  // a row with its ends repeated once beyond them
-        F* to = mask + L::N;
-        std::memcpy(to, from, m.c * sizeof(F));
+    // Adds volume and surface of a channel, whose row (a, b) is at origin + a * along_a + b * along_b.
+    void add_channel(int64_t k, const F* origin, int64_t along_a, int64_t along_b, double* sums) {
+        const F sign = alike && this->inverse(k) ? -1 : 1, offset = sign < 0 ? 1 : 0;
+        // A row is padded while the one before is worked on: what was just stored cannot be loaded shifted without a wait.
+        const F* next = in_place ? padded(origin + begin * along_a, 0) : nullptr;
+        V volume = {}, surface = {};
+        double volumes[L::N] = {}, surfaces[L::N] = {};  // to which those are added before they lose digits
+        int64_t waiting = 0;                             // vectors of voxels that they hold
+        for (int64_t row_number = 0, rows = (end - begin) * m.b, a = begin, b = 0; row_number < rows; ++row_number) {
+            const F *here = origin + a * along_a + b * along_b, *own = here;
+            if (in_place) {
+                own = next;
+                if (b < m.b - 1)
+                    next = padded(here + along_b, (row_number + 1) % 2);
+                else if (a < end - 1)
+                    next = padded(origin + (a + 1) * along_a, (row_number + 1) % 2);
+            }
+            Row row = {weights(a, b), here, own, a > 0 ? here - along_a : here, a < m.a - 1 ? here + along_a : here,
+                       b > 0 ? here - along_b : here, b < m.b - 1 ? here + along_b : here, 0, 0};
+            row.square_a = square_a[row.up == here || row.down == here];
+            row.square_b = square_b[row.left == here || row.right == here];
+            if (m.a == 1) {
+                row.up = row.left, row.down = row.right, row.square_a = row.square_b;
+                soft_row<true>(row, sign, offset, volume, surface);
+            } else if (m.b == 1)
+                soft_row<true>(row, sign, offset, volume, surface);
+            else
+                soft_row<false>(row, sign, offset, volume, surface);
+            if (++b == m.b) b = 0, ++a;
+            waiting += m.c / L::N + 1;
+            if (waiting < MOST_WAITING && row_number < rows - 1) continue;
+            for (int i = 0; i < L::N; ++i) volumes[i] += volume[i], surfaces[i] += surface[i];
+            volume = surface = (V){};
+            waiting = 0;
+        }
+        for (int i = 0; i < L::N; ++i) sums[k] += volumes[i], sums[m.channels + k] += surfaces[i];
+    }
+
+    F* padded(const F* from, int64_t place) {  // a row with its ends repeated once beyond them
+        F* to = mask + place * pitch + L::N;
+        const int64_t count = m.c;
+        int64_t i = 0;
+        for (; i + L::N <= count; i += L::N) store(to + i, load(from + i));
+        for (; i < count; ++i) to[i] = from[i];
         repeat_ends(to);
         return to;
     }
@@ -2316,21 +2586,7 @@ struct SoftSlab : Slab {
         return (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
 
-    void flush() {
-        const F* from = (const F*)volumes;
-        for (int64_t i = 0; i < 2 * m.channels * L::N; ++i) totals[i] += from[i];
-        for (int64_t k = 0; k < 2 * m.channels; ++k) volumes[k] = (V){};
-        waiting = 0;
-    }
-
-    void add_up(double* sums) {
-        flush();
-        for (int64_t k = 0; k < 2 * m.channels; ++k)
-            for (int i = 0; i < L::N; ++i) sums[k] += totals[k * L::N + i];
-    }
-
     void run(double* sums) {
-        LANES;
         const int64_t K = m.channels;
         sums[2 * K] = alike ? (double)((end - begin) * m.b * m.c) : 0;
         for (int64_t a = from; !alike && a < to; ++a)
@@ -2343,17 +2599,8 @@ struct SoftSlab : Slab {
                 for (int64_t b = 0; b < m.b; ++b) read_mask(k, a, b, weights(a, b), place(mask, a, b));
             const F* origin = in_place ? (const F*)this->row(m.labels, k, 0, 0) : place(mask, 0, 0);
             const int64_t along_a = in_place ? m.labels.a : plane, along_b = in_place ? m.labels.b : pitch;
-            for (int64_t a = begin; a < end; ++a)
-                for (int64_t b = 0; b < m.b; ++b) {
-                    const int64_t up = a > 0 ? -1 : 0, down = a < m.a - 1 ? 1 : 0;  // steps to the neighbours
-                    const int64_t left = b > 0 ? -1 : 0, right = b < m.b - 1 ? 1 : 0;
-                    const F* here = origin + a * along_a + b * along_b;
-                    soft_row(weights(a, b), here, in_place ? padded(here) : here, here + up * along_a, here + down * along_a,
-                             here + left * along_b, here + right * along_b, square_a[down - up < 2],
-                             square_b[right - left < 2], k);
-                }
+            add_channel(k, origin, along_a, along_b, sums);
         }
-        add_up(sums);
     }
 };
 

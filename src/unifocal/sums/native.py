@@ -52,7 +52,6 @@ def _load() -> ctypes.CDLL | str:
             "unifocal_words",
             "unifocal_isa",
             "unifocal_openmp",
-            "unifocal_partial",
             "unifocal_run",
             "unifocal_masks",
         ):
@@ -168,11 +167,7 @@ def _run(
         *outputs,
     )
     odd = ctypes.c_int64(0)
-    partial, places = None, (0, 0)
-    if not back:
-        partial = torch.empty(library.unifocal_partial(_CALL.pack(*head, 0, 0)), dtype=torch.float64)
-        places = (partial.data_ptr(), ctypes.addressof(odd))
-    if library.unifocal_run(_CALL.pack(*head, *places)):
+    if library.unifocal_run(_CALL.pack(*head, 0, 0 if back else ctypes.addressof(odd))):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
     return odd.value
 
@@ -205,10 +200,8 @@ def masks(
             strides[place] = t.stride(2 + axis)
         return t.data_ptr(), _DTYPES[t.dtype], t.stride(0), t.stride(1), *strides
 
-    n, (a, _, _) = labels.shape[0], shape
-    width = 2 * channels + 1
-    partial = torch.empty(n * a * width, dtype=torch.float64)  # more than one of a few planes each would need
-    totals = torch.zeros((n, width), dtype=torch.float64)
+    n = labels.shape[0]
+    totals = torch.empty((n, 2 * channels + 1), dtype=dtype)
     call = _MASKS.pack(
         n,
         channels,
@@ -222,12 +215,14 @@ def masks(
         *volume(labels),
         *volume(None if weights is None else weights.unsqueeze(1)),
         *lengths,
-        partial.data_ptr(),
+        0,  # it makes room for partial sums itself
     )
-    if labels.numel() and library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
+    if not labels.numel():
+        totals.zero_()
+    elif library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
-    totals = totals.to(dtype)
-    return totals[:, :channels], totals[:, channels:-1], totals[:, -1:]
+    volumes, surfaces, voxels = totals.split_with_sizes((channels, channels, 1), 1)
+    return volumes, surfaces, voxels
 
 
 def _view(t: Tensor) -> tuple[int, ...]:
@@ -238,5 +233,6 @@ def _view(t: Tensor) -> tuple[int, ...]:
 
 def _per_class(t: Tensor, n: int, k: int) -> tuple[int, ...]:
     """Address, dtype and strides of what broadcasts to (N, K)."""
-    t = t.expand(n, k)
+    if t.shape != (n, k):
+        t = t.expand(n, k)
     return t.data_ptr(), _DTYPES[t.dtype], *t.stride(), 0

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+_is_wrapped, _is_batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
 _MODES = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
 
@@ -27,13 +28,16 @@ def has_memory(*tensors: Tensor | None) -> bool:
     """
     if tracing() or torch._C._are_functorch_transforms_active():
         return False
-    return all(t is None or _lies_there(t) for t in tensors)
+    for t in tensors:  # plain and quick: a step of a loss asks for a dozen tensors
+        if t is not None and not _lies_there(t):
+            return False
+    return True
 
 
 def _lies_there(x: Tensor) -> bool:
     if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
-    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_legacy_batchedtensor(x):
+    if _is_wrapped(x) or _is_batched(x):
         return False
     if x._is_zerotensor() or x.is_neg():
         return False
