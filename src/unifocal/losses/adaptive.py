@@ -59,8 +59,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
         volume, surface, voxels = mask_sums(
             x.labels, x.voxel_weights, channels, x.ignore_index, spacing, dtype, self.engine
         )
-        gamma = torch.add(volume if self.size == 1 else self.size * volume, surface, alpha=self.smoothness)
-        gamma = gamma / (voxels if x.all_valid else voxels.clamp_min(1e-30))
+        gamma = torch.add(self.size * volume, surface, alpha=self.smoothness) / voxels.clamp_min(1e-30)
         return gamma + self.gamma_0 if self.gamma_0 else gamma
 
     def equation(self, s: ClassSums) -> Mean:
