@@ -44,16 +44,18 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         return _nothing(block, study)
     complete = [loss for loss in block.ranked if loss in block.complete]
     if not complete:
+        what = "a result of every case" if block.finished else "finished every run"
         return (
-            f"No loss has finished every run for {_where(block)}, so none can be called the best.",
-            "The numbers below are those of single folds.",
+            f"No loss has {what} for {_where(block)}, so none can be called the best.",
+            "The numbers below are means of the results that are there.",
         )
     if not block.is_even(block.metric):
         return _uneven(block, study, complete[0])
     first = f"{_so_far(block, study)}{_best(block, complete[0])}"
     if len(complete) == 1:
         others = len(block.losses) - 1
-        alone = f"Not one of the {_other_losses(others)} has every run" if others else "It is the only loss"
+        what = "result" if block.lacking.get(block.metric) else "run"
+        alone = f"Not one of the {_other_losses(others)} has every {what}" if others else "It is the only loss"
         return f"{first}.", f"{alone}: there is nothing to compare it with."
     lead = lead_of(block, *complete[:2])
     if lead.units and lead.ties == lead.units:
@@ -101,6 +103,8 @@ def _so_far(block: Block, study: Study) -> str:
     states = {run.state for run in study.runs if (run.dataset, run.network) == (block.dataset.name, block.network)}
     if states & {"running", "waiting"}:
         return "So far "
+    if block.lacking.get(block.metric):
+        return "Of the losses with every result, "
     return "Of the losses that finished, " if "failed" in states else ""
 
 

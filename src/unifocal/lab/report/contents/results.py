@@ -75,7 +75,7 @@ def metrics_table(
     of_metric = {metric: block.means(metric) for metric in metrics}
     best = {metric: best_of(block, metric) for metric in metrics}
     papers = [metric for metric in metrics if any(key[1] == metric for key in published)]
-    is_whole = len(block.complete) == len(block.losses)
+    is_whole = len(block.finished) == len(block.losses)
     columns = ["loss"]
     for metric in metrics:
         columns += [heading(metric, block.spacing), *([f"paper's {called(metric)}"] if metric in papers else [])]
@@ -97,8 +97,15 @@ def metrics_table(
         rows.append([*row, *([] if is_whole else [Cell(f"{block.done[loss]} of {block.planned}")])])
     notes = [
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
-        "among the losses with every run."
+        "among the losses with a result of every case."
     ]
+    lacking = {metric: found for metric in metrics if (found := block.lacking.get(metric))}
+    if lacking:
+        told = "; ".join(
+            f"{called(metric)}: {', '.join(f'{block.names[loss]} {n}' for loss, n in found.items())}"
+            for metric, found in lacking.items()
+        )
+        notes.append(f"Results that are not there, by loss, each of which has no best place: {told}.")
     notes += notes_on(intervals)
     uneven = [metric for metric in metrics if not block.is_even(metric)]
     if uneven:
@@ -121,7 +128,7 @@ def metrics_table(
 
 def best_of(block: Block, metric: str) -> set[str]:
     """The complete losses with the best mean, if there is something to be better than, on cases as many."""
-    means = block.means(metric)["mean"].reindex(block.complete).dropna()
+    means = block.means(metric)["mean"].reindex(block.complete_in(metric)).dropna()
     if len(means) < 2 or not block.is_even(metric):
         return set()
     top = means.min() if metric in LOWER_IS_BETTER else means.max()
