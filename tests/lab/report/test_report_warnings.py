@@ -56,6 +56,17 @@ def test_cases_without_foreground_are_told_apart(tmp_path):
     assert block.alarms.loc["focal", "DSC"] == pytest.approx(0.5)
 
 
+def test_a_false_alarm_of_one_seed_of_two_is_half_a_one(tmp_path):
+    out = clear(tmp_path, score=lambda loss, seed, case: float(seed == 0 or loss == 1) if case < 4 else 0.7)
+    path = out / "dataset.json"
+    record = json.loads(path.read_text())
+    for facts in record["dataset"]["facts"][:4]:
+        facts["voxels"] = [sum(facts["voxels"]), 0]
+    path.write_text(json.dumps(record))
+    [block] = analyse(read_study(out), "DSC")
+    assert block.alarms[["cases", "share"]].to_numpy().tolist() == [[4, 0.5], [4, 0]]
+
+
 def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
     out = clear(tmp_path, score=lambda loss, seed, case: float(case < 4) if loss == 1 else 0.5 + case / 999)
     path = out / "dataset.json"

@@ -90,7 +90,7 @@ class Block:
         return tuple(loss for loss in self.finished if loss not in lacking)
 
     def means(self, metric: str) -> pd.DataFrame:
-        """mean, half_width, images, undefined of a metric, by loss; those without a row are left out."""
+        """mean, half_width, images, values, undefined of a metric, by loss; those without a row are left out."""
         return self.summary[self.summary["metric"] == metric].set_index("loss")
 
     def is_even(self, metric: str) -> bool:
@@ -238,7 +238,7 @@ def _lacking(table: pd.DataFrame, losses: list[str], experiment: Experiment, stu
     }
 
 
-_NOTHING = pd.DataFrame(columns=["loss", "metric", "folds", "images", "undefined", "mean", "half_width"])
+_NOTHING = pd.DataFrame(columns=["loss", "metric", "folds", "images", "values", "undefined", "mean", "half_width"])
 
 
 def _scores(

@@ -65,11 +65,12 @@ def by_case_size(scores: Scores, sizes: "pd.Series[float]") -> list[Third]:
 
 def false_alarms(rows: pd.DataFrame, sizes: "pd.Series[float]") -> pd.DataFrame:
     """Of the cases without foreground `cases`, how many, and `share`, of those in which each loss finds some; and of
-    each of `FAVOURED` the mean over the cases with foreground. `rows` are of one class."""
+    each of `FAVOURED` the mean over the cases with foreground. Each case counts by the mean over its seeds. `rows` are
+    of one class."""
     shows = rows["case"].isin(sizes.index)
     found = rows[(rows["metric"] == "DSC") & ~shows & rows["value"].notna()]
-    dsc = found.groupby(["loss", "case"], sort=False)["value"].min().reset_index()
-    alarms = (dsc["value"] < 1).groupby(dsc["loss"], sort=False)
+    by_case = (found["value"] < 1).groupby([found["loss"], found["case"]], sort=False).mean()
+    alarms = by_case.groupby("loss", sort=False)
     table = pd.DataFrame({"cases": alarms.size(), "share": alarms.mean()})
     for metric in FAVOURED:
         of_metric = rows[(rows["metric"] == metric) & shows]

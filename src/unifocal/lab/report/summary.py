@@ -215,7 +215,7 @@ def _undefined(comparison: Comparison) -> str:
         return "No value was undefined."
     lines = ["| data | network | loss | class | metric | undefined | of |", "|---|---|---|---|---|---:|---:|"]
     for row in rows.to_dict("records"):
-        cells = (row[key] for key in ("dataset", "network", "loss", "class", "metric", "undefined", "images"))
+        cells = (row[key] for key in ("dataset", "network", "loss", "class", "metric", "undefined", "values"))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -27,22 +27,28 @@ def fold_means(table: pd.DataFrame) -> pd.DataFrame:
     return without_signs(table).groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
 
 
+def over_seeds(means: pd.DataFrame) -> pd.DataFrame:
+    """Of `fold_means` one row per (loss, class, metric, fold): the mean over seeds."""
+    keys = [*_keys(means), "fold"]
+    return means.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per (loss, class, metric): folds, images, undefined, mean, half_width; in the table's order.
+    """One row per (loss, class, metric): folds, images, values, undefined, mean, half_width; in the table's order.
 
     `mean` is the mean over folds of each fold's mean over images, `half_width` half its 95 % t-interval over folds.
-    Several seeds are averaged within their fold first: they are no further folds. `images` are distinct; an image is
-    undefined if it is so for any seed.
+    Of several seeds each has its mean over the fold's images, and the fold the mean of these: seeds are no further
+    folds. `images` are distinct; `values` are one for each image and seed, of which `undefined` are left out.
     """
     keys = _keys(table)
     means = fold_means(table).dropna(subset=["value"])
-    over_seeds = means.groupby([*keys, "fold"], sort=False, observed=True)["value"].mean().reset_index()
-    interval = over_seeds.groupby(keys, sort=False, observed=True)["value"].agg(
-        folds="count", mean="mean", half_width=half_width
+    interval = (
+        over_seeds(means)
+        .groupby(keys, sort=False, observed=True)["value"]
+        .agg(folds="count", mean="mean", half_width=half_width)
     )
-    undefined = table["value"].isna()
-    by_image = undefined.groupby([table[key] for key in [*keys, "case"]], sort=False, observed=True).any()
-    counts = by_image.groupby(level=keys, sort=False, observed=True).agg(images="size", undefined="sum")
+    found = table.assign(undefined=table["value"].isna()).groupby(keys, sort=False, observed=True)
+    counts = found.agg(images=("case", "nunique"), values=("undefined", "size"), undefined=("undefined", "sum"))
     summary = counts.join(interval).reset_index()
     summary["folds"] = summary["folds"].fillna(0).astype(int)
     return summary

@@ -17,7 +17,7 @@ from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tables import Cell, Table, make_table
-from unifocal.lab.statistics.intervals import fold_means
+from unifocal.lab.statistics.intervals import fold_means, over_seeds
 
 FIRST = (*MAIN, "HD95", "NSD")  # metrics of the main table; the others have a table of their own
 
@@ -40,7 +40,7 @@ def results(block: Block, study: Study, prefix: str) -> Section:
         parts(
             main_table(block, study, prefix),
             alarms_table(block, prefix),
-            means(block, fold_means(block.cases), f"means-{prefix}"),
+            means(block, over_seeds(fold_means(block.cases)), f"means-{prefix}"),
             None if single else comparison_parts(block, prefix),
             cases(block, f"cases-{prefix}"),
             precision_recall(block, f"precision-recall-{prefix}"),
@@ -92,7 +92,7 @@ def metrics_table(
             paper = published.get((loss, metric), np.nan)
             if metric in papers:
                 row.append(Cell(value(paper, metric)))
-            counts = found.loc[loss, ["folds", "images", "undefined"]] if loss in found.index else (0, 0, 0)
+            counts = found.loc[loss, ["folds", "images", "values", "undefined"]] if loss in found.index else (0,) * 4
             data.append((loss, metric, mean, half, *map(int, counts), is_best, paper))
         rows.append([*row, *([] if is_whole else [Cell(f"{block.done[loss]} of {block.planned}")])])
     notes = [
@@ -115,7 +115,7 @@ def metrics_table(
         )
     if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
-    labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
+    labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "values", "undefined", "best", "paper"]
     return make_table(
         name,
         f"Results on {block.title or block.target}: mean ± half of the 95 % interval over folds.",
@@ -181,6 +181,7 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
     table = block.alarms
     if table.empty:
         return None
+    several = block.cases["seed"].nunique() > 1
     rows = [
         [
             block.names[loss],
@@ -198,7 +199,8 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
         table.reset_index(),
         notes=[
             "Without foreground each of these is 1 if nothing is found and 0 otherwise, so the means over all cases "
-            "favour the loss that finds less; those over the others do not."
+            "favour the loss that finds less; those over the others do not.",
+            *(["Each case counts by the mean over its seeds."] if several else []),
         ],
     )
 
