@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
+from unifocal.lab.report.numbers import difference, is_possible, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER, NOT_SHOWN
 from unifocal.lab.words import counted
@@ -16,7 +16,8 @@ class Lead:
     """How the best loss stands to the next one, on the units (cases or groups) that both have.
 
     Attributes:
-        difference, low, high: the best minus the next, with its 95 % interval over units.
+        apart: the mean of the best minus that of the next, as the tables have them.
+        difference, low, high: the same with each unit counted once, paired, and its 95 % interval over units.
         ties: units on which both are equal.
         p_cases, p_folds: by Holm over all pairs.
         better: the one that the tests favour; empty if they show nothing.
@@ -25,6 +26,7 @@ class Lead:
 
     best: str
     next: str
+    apart: float
     difference: float
     low: float
     high: float
@@ -70,7 +72,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
 
 def lead_of(block: Block, best: str, other: str) -> Lead:
     """What the statistics know of two losses."""
-    pairs = block.pairs.rows
+    pairs, means = block.pairs.rows, block.means(block.metric)["mean"]
     position = next(
         n for n, pair in enumerate(zip(pairs["loss"], pairs["other"], strict=True)) if {*pair} == {best, other}
     )
@@ -80,6 +82,7 @@ def lead_of(block: Block, best: str, other: str) -> Lead:
     return Lead(
         best=best,
         next=other,
+        apart=float(means[best] - means[other]),
         difference=-pair["difference"] if is_turned else pair["difference"],
         low=low,
         high=high,
@@ -133,19 +136,19 @@ def _best(block: Block, best: str) -> str:
 
 
 def _ahead(block: Block, lead: Lead) -> str:
-    """By how much, on the same cases."""
+    """By how much: the difference of the two means, and that of the same units where it is another one."""
     name, unit = block.names[lead.next], block.pairs.unit_name
     if not lead.units:
         return f"but shares no {unit} with {name}, the next"
-    size, side = value(abs(lead.difference), block.metric), "above" if lead.difference > 0 else "below"
-    known = (
-        "" if math.isnan(lead.low) else f"; 95 % interval of the difference {span(lead.low, lead.high, block.metric)}"
-    )
+    size, apart = (difference(abs(number), block.metric) for number in (lead.difference, lead.apart))
+    limits = span(lead.low, lead.high, block.metric, difference)
+    known = "" if math.isnan(lead.low) else f"; 95 % interval of the difference {limits}"
     known = f"({counted(lead.units, unit)}, paired{known})"
     # Folds and units weigh the cases differently.
     if lead.difference and (lead.difference > 0) == block.lower_is_better:
         return f"but over all {unit}s alike {name}, the next, is ahead by {size} {known}"
-    return f"{size} {side} {name}, the next {known}"
+    ahead = f"{apart} {'below' if block.lower_is_better else 'above'} {name}, the next"
+    return f"{ahead} {known}" if size == apart else f"{ahead}; counting each {unit} once, {size} {known}"
 
 
 def _warranted(block: Block, lead: Lead) -> str:
@@ -170,8 +173,8 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"{name} is shown to be {shown}."
         )
     if lead.verdict == NETWORKS_DIFFER:
-        possible = _is_possible(lead.seen_folds, block)
-        seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
+        possible = is_possible(lead.seen_folds, block.metric)
+        seen = f", which would mostly show one of {difference(lead.seen_folds, block.metric)}" if possible else ""
         return (
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
             f"would ({over_folds}{seen}){worse}."
@@ -191,18 +194,14 @@ def _warranted(block: Block, lead: Lead) -> str:
 def _unseen(block: Block, lead: Lead) -> str:
     over = f"{block.pairs.unit_name}s"
     limits = [(lead.seen_cases, over), (lead.seen_folds, "folds")]
-    known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
+    possible = [(limit, what) for limit, what in limits if is_possible(limit, block.metric)]
+    known = [f"{difference(limit, block.metric)} over the {what}" for limit, what in possible]
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
     seen, power = " and ".join(known), percent(block.power.power)
     # So few folds that not even 0 against 1 would pass Holm's correction.
     none = "" if len(known) == 2 or math.isnan(lead.seen_folds) else "; over the folds none would have been"
     return f"; the smallest difference that this study would have seen (power {power}) is about {seen}{none}"
-
-
-def _is_possible(difference: float, block: Block) -> bool:
-    """Could two losses differ by so much? Two shares differ by 1 at most."""
-    return difference > 0 and (not is_share(block.metric) or difference < 1)
 
 
 def _p(p: float, over: str) -> str:

@@ -119,7 +119,8 @@ def undefined_table(study: Study, blocks: list[Block]) -> Table | None:
     each = "case and seed" if len(study.settings.seeds) > 1 else "case"
     return make_table(
         "undefined",
-        f"Undefined values, of at most {most} for each loss and metric, one for each {each}; they are left out of the means.",
+        f"Undefined values, of at most {most} for each loss and metric, one for each {each}; they are left out of the "
+        "means.",
         ["loss", *(called(str(metric)) for metric in wide.columns)],
         cells,
         table[["block", "loss", "metric", "undefined", "values"]],
