@@ -9,6 +9,7 @@ import pytest
 from folders import there, write_folder
 
 from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.lesions import histogram
 from unifocal.lab.report.figures.matrix import level, matrix
@@ -28,7 +29,7 @@ from unifocal.lab.report.figures.style import (
     styled,
 )
 from unifocal.lab.report.figures.trials import landscape
-from unifocal.lab.report.parts import every
+from unifocal.lab.report.parts import Text, every
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build
 from unifocal.lab.statistics.intervals import fold_means, over_seeds
@@ -108,6 +109,17 @@ def test_an_open_dot_is_a_fold_whatever_the_seeds(tmp_path):
     drawing = next(part for part in every(Drawing, [section]) if part.name.startswith("means-"))
     [marker] = re.findall(r'<path id="([^"]+)"[^>]*d="M 0 2\n?\s*C', drawing.svg)  # ms 4
     assert len(places(drawing, marker)) == 2 * 3 and "Open dots are means of single folds" in drawing.caption
+
+
+def test_of_two_losses_there_are_no_critical_differences(tmp_path):
+    """Mean ranks part losses that the test of the pair does not, or the other way about."""
+    study = read_study(write_folder(tmp_path, "dice,focal", with_runs=False))
+    [block] = analyse(study, "DSC")
+    found = comparison_parts(block, "x")
+    assert not any(part.name.startswith("critical-difference") for part in every(Drawing, found))
+    assert any(
+        part.text.startswith("No diagram of mean ranks over cases: of two losses") for part in every(Text, found)
+    )
 
 
 def test_many_cases_are_no_longer_dots(tmp_path):

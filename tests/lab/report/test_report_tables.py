@@ -158,6 +158,12 @@ def test_nothing_is_best_on_fewer_cases(tmp_path):
     assert note == "Undefined on more cases for some losses than for others, so without a best: HD95."
 
 
+def test_means_that_are_written_alike_are_both_the_best(tmp_path):
+    score = lambda loss, seed, case: (0.7, 0.7001, 0.5)[loss] + 0.001 * case  # noqa: E731
+    [block] = analyse(read_study(write_folder(tmp_path, "dice,focal,tversky", score)), "DSC")
+    assert block.means("DSC")["mean"].nunique() == 3 and best_of(block, "DSC") == {"dice", "focal"}
+
+
 def braces(text):
     """Depth of braces at the end, escaped ones left out; never below 0."""
     depth = 0

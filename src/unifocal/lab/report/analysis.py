@@ -170,7 +170,8 @@ class Block:
 
     @cached_property
     def lesion_thirds(self) -> list[Third]:
-        return by_lesion_size(self.lesions)
+        unit = dict(zip(self._scores.cases, self._scores.unit.tolist(), strict=True))
+        return by_lesion_size(self.lesions, unit)
 
     @property
     def _scores(self) -> Scores:

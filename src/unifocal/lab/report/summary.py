@@ -179,7 +179,7 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
                     row = found.get((key, metric))
                     mean = math.nan if row is None else float(row["mean"])
                     half = math.nan if row is None else float(row["half_width"])
-                    is_best = len(candidates) > 1 and key in whole and mean == best[metric]
+                    is_best = len(candidates) > 1 and key in whole and f"{mean:.3f}" == f"{best[metric]:.3f}"
                     cells.append((_interval(mean, half), is_best))
                 network, loss = key
                 label = loss if len(settings.networks) == 1 else f"{network}, {loss}"

@@ -75,7 +75,7 @@ def case_intervals(scores: Scores, *, level: float = 0.95, resamples: int = 2000
         unit = np.unique(scores.unit[defined], return_inverse=True)[1]
         total, count = np.bincount(unit, values[defined]).astype(float), np.bincount(unit).astype(float)
         mean = float(total.sum() / count.sum()) if len(total) else float("nan")
-        low, high, reasons = _case_interval(total, count, scores.unit_name, level, resamples, seed)
+        low, high, reasons = ratio_interval(total, count, scores.unit_name, level, resamples, seed)
         rows.append((loss, int(defined.sum()), len(total), mean, low, high, reasons))
     return pd.DataFrame(rows, columns=["loss", "cases", "units", "mean", "low", "high", "reasons"])
 
@@ -115,8 +115,8 @@ def bca(
     return float(interval.low), float(interval.high)
 
 
-def _case_interval(
-    total: Floats, count: Floats, unit_name: str, level: float, resamples: int, seed: int
+def ratio_interval(
+    total: Floats, count: Floats, unit_name: str, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, tuple[str, ...]]:
     """The interval of sum(total) / sum(count), units drawn whole, and what speaks against it."""
     if len(total) < 2:

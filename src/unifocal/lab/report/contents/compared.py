@@ -9,6 +9,7 @@ from unifocal.lab.report.figures.ranks import critical_difference, stability
 from unifocal.lab.report.numbers import NONE, difference, is_possible, p_value, percent, signed, span, stars
 from unifocal.lab.report.parts import Fold, Part, Text, parts
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.pairwise import Pairwise
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, MEANING
 
@@ -34,10 +35,20 @@ def comparison_parts(block: Block, prefix: str) -> tuple[Part, ...]:
         )
         if is_small
         else None,
-        critical_difference(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
+        diagram(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
         stability(block.stability, names, f"rank-stability-{prefix}"),
         ranks_table(block, prefix),
     )
+
+
+def diagram(result: Friedman, names: dict[str, str], name: str, care: str) -> Part | None:
+    """Critical differences; of two losses a word on why there are none."""
+    if len(result.mean_ranks.dropna()) == 2:
+        return Text(
+            f"No diagram of mean ranks over {result.unit_name}s: of two losses the test of the pair answers, and "
+            "critical differences, which are for three or more, may contradict it."
+        )
+    return critical_difference(result, names, name, care)
 
 
 def _care(block: Block) -> str:

@@ -127,12 +127,13 @@ def metrics_table(
 
 
 def best_of(block: Block, metric: str) -> set[str]:
-    """The complete losses with the best mean, if there is something to be better than, on cases as many."""
+    """The complete losses with the best mean as written, if there is something to be better than, on cases as many."""
     means = block.means(metric)["mean"].reindex(block.complete_in(metric)).dropna()
     if len(means) < 2 or not block.is_even(metric):
         return set()
-    top = means.min() if metric in LOWER_IS_BETTER else means.max()
-    return set() if (means == top).all() else set(means.index[means == top])
+    written = means.map(lambda mean: value(mean, metric))
+    is_best = written == written[means.idxmin() if metric in LOWER_IS_BETTER else means.idxmax()]
+    return set() if is_best.all() else set(means.index[is_best])
 
 
 def _published(block: Block, study: Study) -> dict[tuple[str, str], float]:
