@@ -190,7 +190,7 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
 
 def _best(rows: "Sequence[pd.Series[Any]]") -> float:
     """The highest mean; none where some are of fewer cases than others."""
-    is_even = len({row["undefined"] for row in rows}) == 1
+    is_even = len({(row["values"], row["undefined"]) for row in rows}) == 1
     return max(float(row["mean"]) for row in rows) if is_even else math.nan
 
 
