@@ -26,11 +26,10 @@ SCALE = 1.6  # inches at least of the scale of ranks, and what lies between it a
 def critical_difference(result: Friedman, names: dict[str, str], name: str, care: str = "") -> Drawing | None:
     """Demšar's diagram: mean ranks on a line, bars over losses that the critical difference does not part.
 
-    None for fewer than three losses: of two the test of the pair answers, and mean ranks may contradict it. `care` is
-    what a reader must know besides, added to the caption.
+    `care` is what a reader must know besides, added to the caption.
     """
     ranks = result.mean_ranks.dropna()
-    if len(ranks) < 3:
+    if len(ranks) < 2:
         return None
     left_out = max(len(ranks) - MANY, 0)
     limited = f" The first {MANY} of {len(ranks)} losses." if left_out else ""
