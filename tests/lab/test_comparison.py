@@ -272,7 +272,7 @@ def test_contours_lie_on_the_image_right_way_up():
     truth[5:15, 70:85] = 1
     prediction[40:55, 10:20] = 1
     image = np.zeros((60, 90), np.float32)
-    figure = pictures.draw_rows([("best", image, truth, {"dice": (prediction, 0.0)})], ["dice"])
+    figure = pictures.draw_rows([("best", image, truth, {"dice": (prediction, "DSC 0.000")})], ["dice"])
     whole, enlarged = figure.axes
     row, column = centre(figure, whole, pictures.TRUTH)
     assert (row, column) == (pytest.approx(10 / 60, abs=0.03), pytest.approx(77.5 / 90, abs=0.03))

@@ -1,8 +1,9 @@
 """One picture of a data set: truth and every loss's contour on the best, the median and the worst case.
 
 The cases are ranked by their mean DSC over losses, among those that have foreground and that every finished loss was
-tested on. The first column shows the whole image and, framed, the part that the other columns enlarge. Of a volume it
-is the slice with most foreground, across the axis along which its voxels are longest.
+tested on; of several seeds the first that finished is drawn, with its own DSC. The first column shows the whole image
+and, framed, the part that the other columns enlarge. Of a volume it is the slice with most foreground, across the axis
+along which its voxels are longest.
 """
 
 from collections.abc import Sequence
@@ -46,20 +47,23 @@ def draw(comparison: Comparison, experiment: Experiment) -> None:
         for network in comparison.settings.networks
         for loss in comparison.settings.losses
     }
+    seeds = len(comparison.settings.seeds) > 1
     fold_of = dict(zip(table["case"], table["fold"], strict=True))
     by_id = {case.id: (i, case) for i, case in enumerate(dataset.cases)}
     rows = []
     for caption, case_id in chosen:
         i, case = by_id[case_id]
+        drawn = scores_by_seed(table, case_id)
         truth = read_mask(case, dataset)
         truth[truth == IGNORE] = 0
         view = View.of(truth, dataset.facts[i].spacing)
-        predictions: dict[str, tuple[Mask, float]] = {}
+        predictions: dict[str, tuple[Mask, str]] = {}
         for outcome in comparison.outcomes:
             key = (outcome.run.network.label, outcome.run.loss.label)
             if _shows(outcome, experiment, fold_of[case_id]) and columns[key] not in predictions:
                 mask = read_prediction(outcome.folder / "predictions", case_id)
-                predictions[columns[key]] = (view.cut(mask), float(scores.loc[case_id, key]))
+                dsc = float(drawn.get((*key, outcome.run.seed), np.nan))
+                predictions[columns[key]] = (view.cut(mask), note_of(dsc, outcome.run.seed if seeds else None))
         rows.append((f"{caption}\n{case_id}{view.where}", view.cut(_grey(case, dataset)), view.cut(truth), predictions))
     figure = draw_rows(rows, list(columns.values()))
     write_with(path, lambda part: figure.savefig(part, format="png", dpi=110))
@@ -106,6 +110,18 @@ def case_scores(table: pd.DataFrame) -> pd.DataFrame:
     return dsc.pivot_table(index="case", columns=["network", "loss"], values="value", aggfunc="mean")
 
 
+def scores_by_seed(table: pd.DataFrame, case: str) -> "pd.Series[float]":
+    """DSC of a case, averaged over classes, by (network, loss, seed): that of a single prediction."""
+    dsc = table[(table["metric"] == "DSC") & (table["case"] == case)]
+    return dsc.groupby(["network", "loss", "seed"], sort=False)["value"].mean()
+
+
+def note_of(dsc: float, seed: int | None) -> str:
+    """What stands by a prediction; its seed where there are several."""
+    known = "no DSC" if np.isnan(dsc) else f"DSC {dsc:.3f}"
+    return known if seed is None else f"{known}, seed {seed}"
+
+
 def choose_cases(scores: pd.DataFrame, present: set[str]) -> list[tuple[str, str]]:
     """(best, median or worst; case id), without repeats where there are fewer than three cases."""
     scores = scores[scores.index.isin(present)].dropna()
@@ -120,9 +136,9 @@ def choose_cases(scores: pd.DataFrame, present: set[str]) -> list[tuple[str, str
 
 
 def draw_rows(
-    rows: Sequence[tuple[str, NDArray[np.float32], Mask, dict[str, tuple[Mask, float]]]], losses: Sequence[str]
+    rows: Sequence[tuple[str, NDArray[np.float32], Mask, dict[str, tuple[Mask, str]]]], losses: Sequence[str]
 ) -> Any:
-    """The figure: one row per (title, image, truth, {loss: (prediction, DSC)})."""
+    """The figure: one row per (title, image, truth, {loss: (prediction, note)})."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -149,10 +165,10 @@ def draw_rows(
             ax.set_ylim(bottom - 0.5, top - 0.5)  # rows count downwards
             loss = losses[column - 1]
             if loss in predictions:
-                prediction, dsc = predictions[loss]
+                prediction, told = predictions[loss]
                 _contours(ax, prediction, PREDICTION)
                 nothing = "" if prediction.any() else " (nothing found)"
-                ax.set_title(f"{_wrapped(loss)}\nDSC {dsc:.3f}{nothing}", fontsize=9)
+                ax.set_title(f"{_wrapped(loss)}\n{told}{nothing}", fontsize=9)
             else:
                 ax.set_title(f"{_wrapped(loss)}\nfailed", fontsize=9)
     handles = [

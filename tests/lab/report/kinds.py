@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "all undefined": {"score": lambda loss, seed, case: math.nan},
     "one loss": {"losses": "dice"},
     "names": {
-        "losses": "dice,hybrid-focal:alpha=[0.25,0.25]:delta=0.7",
+        "losses": "dice,hybrid-focal:alpha=[0.25,0.25]:delta=0.7,focal",
         "names": [*STRANGE, *(f"c{n}" for n in range(26))],
         "dataset": "<i>data</i> & co_1",
         "with_images": True,

@@ -10,6 +10,7 @@ from scipy import stats
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.answer import answer, lead_of
 from unifocal.lab.report.contents.compared import OPPOSED, p_table, pairs_table
+from unifocal.lab.report.numbers import difference, value
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.warnings import _order
 from unifocal.lab.statistics.verdict import NETWORKS_DIFFER
@@ -44,6 +45,42 @@ def test_every_number_of_the_first_sentence(tmp_path):
         f"{mean + half:.3f} over 3 folds), {difference.mean():.3f} above dice, the next (30 cases, paired; 95 % "
         f"interval of the difference {low:.3f} to {high:.3f})."
     )
+
+
+def test_where_groups_weigh_otherwise_both_differences_are_told(tmp_path):
+    """The first sentence adds up: two means, their difference, and what is left where a group counts once."""
+    groups = [0] * 10 + [*range(1, 21)]  # one patient of ten cases
+
+    def score(loss, seed, case):
+        return 0.3 + 0.01 * case + loss * (0.1 if case < 10 else 0.04 + 0.001 * (case % 5))
+
+    out = write_folder(tmp_path, "dice,focal", score, groups=groups)
+    first, _ = asked(out)
+    [block] = analyse(read_study(out), "DSC")
+    means = block.means("DSC")["mean"]
+    apart = means["focal"] - means["dice"]
+    once = np.mean([0.1, *(0.04 + 0.001 * (case % 5) for case in range(10, 30))])
+    assert f"{apart:.3f}" != f"{once:.3f}"
+    assert f"{apart:.3f} above dice, the next; counting each group once, {once:.3f} (21 groups, paired; 95" in first
+
+
+def test_small_differences_have_the_digits_that_tell_them_from_nothing(tmp_path):
+    def score(loss, seed, case):
+        return 0.99 + 0.0001 * (case % 50) + loss * (0.0002 + 0.0004 * (case % 2 - 0.5))
+
+    out = write_folder(tmp_path, "dice,focal", score)
+    first, _ = asked(out)
+    assert "0.0002 above dice" in first and "0.000 " not in first
+    row = pairs_table(analyse(read_study(out), "DSC")[0], "x").rows[0]
+    assert row[2].text == "−0.0002" and "0.000 " not in row[3].text
+    assert [difference(number, "DSC") for number in (0.0, -0.0, -1e-20, 0.00051, -3e-5)] == [
+        "0.000",
+        "0.000",
+        "0.000",
+        "0.001",
+        "−0.00003",
+    ]
+    assert value(-0.0001, "DSC") == "0.000"
 
 
 def test_the_losses_differ_where_both_tests_say_so(tmp_path):
@@ -108,7 +145,7 @@ def test_no_difference_shown_tells_what_could_have_been_seen(tmp_path):
 
 def test_those_that_only_the_cases_tell_apart_are_no_equals(tmp_path):
     def score(loss, seed, case):  # the third far behind, but on one fold of three
-        return 0.5 + 0.001 * ((7 * case + 3 * loss) % 11) - (loss == 2) * (0.01 + 0.5 * (case % 3 == 0))
+        return 0.6 + 0.001 * ((7 * case + 3 * loss) % 11) - (loss == 2) * (0.01 + 0.5 * (case % 3 == 0))
 
     study = read_study(write_folder(tmp_path, "dice,tversky,focal", score))
     [block] = analyse(study, "DSC")

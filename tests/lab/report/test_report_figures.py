@@ -9,6 +9,7 @@ import pytest
 from folders import there, write_folder
 
 from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.compared import comparison_parts
 from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.lesions import histogram
 from unifocal.lab.report.figures.matrix import level, matrix
@@ -28,10 +29,10 @@ from unifocal.lab.report.figures.style import (
     styled,
 )
 from unifocal.lab.report.figures.trials import landscape
-from unifocal.lab.report.parts import every
+from unifocal.lab.report.parts import Text, every
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build
-from unifocal.lab.statistics.intervals import fold_means
+from unifocal.lab.statistics.intervals import fold_means, over_seeds
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def places(drawing, marker):
 
 def test_means_lie_where_they_are(block):
     block, study = block
-    drawing = means(block, fold_means(study.cases), "means")
+    drawing = means(block, over_seeds(fold_means(study.cases)), "means")
     table = block.means("DSC").loc[list(block.ranked), "mean"]
     markers = re.findall(r'<path id="([^"]+)"[^>]*d="M 0 2\.75', drawing.svg)  # ms 5.5
     assert len(markers) == 1
@@ -100,6 +101,25 @@ def test_means_lie_where_they_are(block):
     slope = np.diff(x) / np.diff(table)
     assert len(x) == 3 and slope == pytest.approx(slope[0], rel=1e-3) and slope[0] > 0
     assert f"tversky {table['tversky:delta=0.7']:.3f}" in drawing.alt
+
+
+def test_an_open_dot_is_a_fold_whatever_the_seeds(tmp_path):
+    study = read_study(write_folder(tmp_path, "dice,focal", seeds=(0, 1, 2), with_runs=False))
+    [section] = [part for part in build(study) if part.id == "results"]
+    drawing = next(part for part in every(Drawing, [section]) if part.name.startswith("means-"))
+    [marker] = re.findall(r'<path id="([^"]+)"[^>]*d="M 0 2\n?\s*C', drawing.svg)  # ms 4
+    assert len(places(drawing, marker)) == 2 * 3 and "Open dots are means of single folds" in drawing.caption
+
+
+def test_of_two_losses_there_are_no_critical_differences(tmp_path):
+    """Mean ranks part losses that the test of the pair does not, or the other way about."""
+    study = read_study(write_folder(tmp_path, "dice,focal", with_runs=False))
+    [block] = analyse(study, "DSC")
+    found = comparison_parts(block, "x")
+    assert not any(part.name.startswith("critical-difference") for part in every(Drawing, found))
+    assert any(
+        part.text.startswith("No diagram of mean ranks over cases: of two losses") for part in every(Text, found)
+    )
 
 
 def test_many_cases_are_no_longer_dots(tmp_path):
@@ -262,9 +282,9 @@ def test_an_interval_that_is_cut_ends_in_an_arrow(tmp_path, block):
     by_fold = (0.3, 0.95, 0.99)
     cut = read_study(write_folder(tmp_path, "dice,focal", lambda loss, seed, case: by_fold[case % 3], cases=9))
     [beyond] = analyse(cut, "DSC")
-    for drawing in (means(beyond, fold_means(cut.cases), "x"), there(precision_recall(beyond, "x"))):
+    for drawing in (means(beyond, over_seeds(fold_means(cut.cases)), "x"), there(precision_recall(beyond, "x"))):
         assert "Arrows" in drawing.caption and arrows(drawing)
-    drawing = means(whole, fold_means(study.cases), "x")
+    drawing = means(whole, over_seeds(fold_means(study.cases)), "x")
     assert "Arrows" not in drawing.caption and not arrows(drawing)
 
 

@@ -143,8 +143,8 @@ def test_the_same_files_give_the_same_page(folder_of):
 
 
 def test_several_data_sets_stand_side_by_side(tmp_path):
-    write_folder(tmp_path, "dice,focal", cases=9, dataset="first", place="first")
-    out = write_folder(tmp_path, "dice,focal", cases=9, dataset="second", place="second")
+    write_folder(tmp_path, "dice,focal,tversky", cases=9, dataset="first", place="first")
+    out = write_folder(tmp_path, "dice,focal,tversky", cases=9, dataset="second", place="second")
     study = read_study(out)
     text = render(title(study), build(study))
     is_sound(text)

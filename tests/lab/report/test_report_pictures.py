@@ -100,6 +100,23 @@ def test_truth_and_predictions_are_drawn_where_they_are(folder_of):
         assert bright[inside].mean() > bright[~inside].mean() + 50
 
 
+def test_of_several_seeds_one_is_drawn_with_its_own_dsc(tmp_path):
+    score = lambda loss, seed, case: 0.5 + 0.1 * seed + 0.01 * case  # noqa: E731
+    out = write_folder(tmp_path, "dice,focal", score, cases=6, folds=2, seeds=(3, 4), with_images=True)
+    failed = out / "runs" / "unet-1-fold0-seed3"
+    (failed / "result.json").unlink()
+    (failed / "failure.json").write_text('{"reason": "it broke"}')
+    study = read_study(out)
+    section = there(pictures(study, analyse(study, "DSC"), silent))
+    for gallery in every(Gallery, [section]):
+        number = int(gallery.caption.rpartition(" ")[2])
+        seeds = 3, 3 if number % 2 else 4
+        found = [tile.note.partition(" outside")[0] for tile in gallery.tiles[1:]]
+        for text, seed in zip(found, seeds, strict=True):
+            assert text.startswith(f"DSC {score(0, seed, number):.3f}, seed {seed}")
+    assert "a line and its DSC are of one seed" in next(every(Text, [section])).text
+
+
 def test_images_that_are_gone_are_told_of(tmp_path):
     study = read_study(write_folder(tmp_path, cases=6))
     section = pictures(study, analyse(study, "DSC"), silent)
@@ -132,7 +149,7 @@ def test_a_slice_lies_as_scans_are_shown():
     # First axis to the right, second upwards.
     rows, columns = np.nonzero(part.truth)
     assert (columns.min(), columns.max()) == (4, 11) and (rows.min(), rows.max()) == (24 - 10, 24 - 6)
-    gallery = tiles(part, "n", "c", 1, [("dice", "dice"), ("focal", "focal")], {"dice": 0.5})
+    gallery = tiles(part, "n", "c", 1, [("dice", "dice"), ("focal", "focal")], volume().note)
     assert [tile.note for tile in gallery.tiles] == ["truth filled, all predictions", "DSC 0.500", "no prediction"]
 
 

@@ -12,6 +12,7 @@ from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.contents.methods import methods
 from unifocal.lab.report.parts import Code, every
 from unifocal.lab.report.reading import read_study
+from unifocal.lab.results import read_table, write_table
 
 
 def test_a_finished_comparison(tmp_path):
@@ -59,6 +60,25 @@ def test_rows_of_another_comparison_in_the_same_table_do_not_count(tmp_path):
     (out / "experiment.json").write_text(json.dumps(record))
     study = read_study(out)
     assert set(study.cases["loss"]) == set(study.lesions["loss"]) == {"dice", "focal"}
+    assert study.damaged == (
+        "Left out: 360 rows of results.csv, of losses that this comparison has not: tversky.",  # 30 cases, 12 metrics
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "says"),
+    [
+        ("DSC", 2.0, "expected a DSC between 0 and 1; .* has 2 for case 'case 3' of 'focal', fold 0, seed 0"),
+        ("HD95", -1, "at least 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(tmp_path, metric, value, says):
+    out = write_folder(tmp_path, "dice,focal", with_runs=False)
+    table = read_table(out / "results.csv")
+    table.loc[(table["loss"] == "focal") & (table["case"] == "case 3") & (table["metric"] == metric), "value"] = value
+    write_table(out / "results.csv", table)
+    with pytest.raises(LabError, match=says):
+        read_study(out)
 
 
 def test_several_data_sets_have_a_folder_each(tmp_path):

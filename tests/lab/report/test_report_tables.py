@@ -10,7 +10,7 @@ import pytest
 from folders import there, write_folder
 
 from unifocal.lab.report.analysis import analyse
-from unifocal.lab.report.contents.compared import ranks_table
+from unifocal.lab.report.contents.compared import NO_DIFFERENCE, pairs_table, ranks_table
 from unifocal.lab.report.contents.results import best_of, main_table, metrics_table
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.reading import read_study
@@ -40,6 +40,15 @@ def test_a_mean_whose_interval_leaves_what_is_possible_has_a_note(tmp_path):
         study = read_study(write_folder(tmp_path / name, "dice,focal", score, cases=9, dataset=name))
         table = there(metrics_table(analyse(study, "DSC")[0], ["DSC"], "x"))
         assert any("beyond what is possible" in note for note in table.notes) == (name == "beyond")
+
+
+def test_no_difference_of_shares_is_told_that_cannot_be(tmp_path):
+    """Two folds that disagree about three losses: what they would see is beyond 1, of distances it may be."""
+    score = lambda loss, seed, case: 0.5 + (0.1 + 0.001 * case) * (loss - 1) * (-1) ** case  # noqa: E731
+    study = read_study(write_folder(tmp_path, "dice,tversky,focal", score, folds=2))
+    shares, distances = (pairs_table(analyse(study, metric)[0], "x") for metric in ("DSC", "HD95"))
+    assert [row[-1].text for row in shares.rows] == ["none"] * 3 and NO_DIFFERENCE in shares.notes
+    assert all(float(row[-1].text) > 1 for row in distances.rows) and NO_DIFFERENCE not in distances.notes
 
 
 def test_a_volume_error_is_called_absolute(tmp_path):
@@ -147,6 +156,12 @@ def test_nothing_is_best_on_fewer_cases(tmp_path):
     assert best_of(block, "DSC") == {"dice"} and best_of(block, "HD95") == set()
     [note] = [note for note in there(main_table(block, study, "x")).notes if "without a best" in note]
     assert note == "Undefined on more cases for some losses than for others, so without a best: HD95."
+
+
+def test_means_that_are_written_alike_are_both_the_best(tmp_path):
+    score = lambda loss, seed, case: (0.7, 0.7001, 0.5)[loss] + 0.001 * case  # noqa: E731
+    [block] = analyse(read_study(write_folder(tmp_path, "dice,focal,tversky", score)), "DSC")
+    assert block.means("DSC")["mean"].nunique() == 3 and best_of(block, "DSC") == {"dice", "focal"}
 
 
 def braces(text):

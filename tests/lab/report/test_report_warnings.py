@@ -4,11 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from folders import rule, write_folder
+from folders import rule, there, write_folder
 
 from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.answer import answer
+from unifocal.lab.report.contents.results import main_table
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.warnings import warnings
+from unifocal.lab.results import read_table, write_table
 
 NO_PATIENT = "No patient is named"
 
@@ -53,6 +56,17 @@ def test_cases_without_foreground_are_told_apart(tmp_path):
     assert block.alarms.loc["focal", "DSC"] == pytest.approx(0.5)
 
 
+def test_a_false_alarm_of_one_seed_of_two_is_half_a_one(tmp_path):
+    out = clear(tmp_path, score=lambda loss, seed, case: float(seed == 0 or loss == 1) if case < 4 else 0.7)
+    path = out / "dataset.json"
+    record = json.loads(path.read_text())
+    for facts in record["dataset"]["facts"][:4]:
+        facts["voxels"] = [sum(facts["voxels"]), 0]
+    path.write_text(json.dumps(record))
+    [block] = analyse(read_study(out), "DSC")
+    assert block.alarms[["cases", "share"]].to_numpy().tolist() == [[4, 0.5], [4, 0]]
+
+
 def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
     out = clear(tmp_path, score=lambda loss, seed, case: float(case < 4) if loss == 1 else 0.5 + case / 999)
     path = out / "dataset.json"
@@ -71,6 +85,49 @@ def test_results_that_are_not_there_are_told_and_their_loss_is_not_the_best(tmp_
     assert any(text.startswith("40 results of focal on test cases are not there") for text in of(out))
     [block] = analyse(study, "DSC")
     assert block.ranked[0] == "dice" and block.complete == ("dice",)
+
+
+def without_rows(out, loss, metric, cases):
+    """Take the rows of a metric on some cases out of the tables of a loss; the others stay."""
+    for folder in out.glob("runs/*"):
+        table = read_table(folder / "cases.csv")
+        gone = (table["loss"] == loss) & (table["metric"] == metric) & table["case"].isin(cases)
+        write_table(folder / "cases.csv", table[~gone])
+        result = json.loads((folder / "result.json").read_text())
+        result["rows"]["cases"] -= int(gone.sum())
+        (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_a_row_that_is_gone_is_a_result_that_is_gone(tmp_path):
+    """The worst cases of the worse loss, of one metric alone: by what is left it would be the best."""
+    out = clear(tmp_path, score=lambda loss, seed, case: 0.0 if loss and case < 20 else 0.5 + 0.2 * loss + case / 999)
+    without_rows(out, "focal", "DSC", [f"case {n}" for n in range(20)])
+    study = read_study(out)
+    [block] = analyse(study, "DSC")
+    assert block.means("DSC")["mean"].idxmax() == "focal" and block.complete == ("dice",)
+    assert answer(block, study)[0].startswith("Of the losses with every result, dice has the highest mean DSC")
+    assert any(text.startswith("40 results of focal on test cases are not there") for text in of(out))
+    scores = there(block.scores)
+    assert len(scores.cases) == 40 and scores.incomplete == ("focal",)
+    table = there(main_table(block, study, "x"))
+    assert not table.data.loc[table.data["metric"] == "DSC", "best"].any()
+    assert "DSC: focal 40" in " ".join(table.notes) and "runs" not in table.columns
+    # By the other metrics nothing is gone.
+    [block] = analyse(study, "IoU")
+    assert block.complete == ("dice", "focal")
+    assert any(text.startswith("Results in DSC are not there for some losses") for text in warnings(study, [block]))
+
+
+def test_rows_that_are_gone_from_all_losses_leave_none_to_call_the_best(tmp_path):
+    out = clear(tmp_path)
+    for loss in ("dice", "focal"):
+        without_rows(out, loss, "DSC", ["case 3"])
+    study = read_study(out)
+    [block] = analyse(study, "DSC")
+    assert answer(block, study) == (
+        "No loss has a result of every case for lesion in made up, so none can be called the best.",
+        "The numbers below are means of the results that are there.",
+    )
 
 
 def test_leakage_stands_first(tmp_path):

@@ -11,7 +11,7 @@ from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.labels import clipped, short_names
 from unifocal.lab.report.numbers import heading, interval, mean_span, notes_on, p_value, span, stars, value
 from unifocal.lab.report.reading import read_study
-from unifocal.lab.report.sizes import thirds
+from unifocal.lab.report.sizes import by_lesion_size, thirds
 
 NAN = float("nan")
 
@@ -90,3 +90,18 @@ def test_results_by_size(tmp_path):
     found = [third.rows.set_index("loss")["mean"] for third in block.lesion_thirds]
     assert [third.number for third in block.lesion_thirds] == [9, 9, 9]
     assert np.array([[part["dice"], part["focal"]] for part in found]) == pytest.approx(2 / 3)
+    # One lesion a case, so the interval is that of the mean over cases.
+    for third in block.lesion_thirds:
+        low, high = third.rows[["low", "high"]].to_numpy().T
+        assert (0.1 < low).all() and (low < 2 / 3).all() and (2 / 3 < high).all() and (high <= 1).all()
+
+
+def test_the_interval_of_lesions_draws_groups_whole():
+    found = [True, True, False, False] * 50
+    lesions = pd.DataFrame({"loss": "dice", "case": [f"case {n}" for n in range(200)], "number": 0, "size": 9.0})
+    lesions["found"] = found
+    widths = []
+    for unit in (range(200), [n // 2 for n in range(200)]):  # pairs of cases that are found or missed together
+        [third] = by_lesion_size(lesions, dict(zip(lesions["case"], unit, strict=True)))
+        widths.append(float((third.rows["high"] - third.rows["low"]).iloc[0]))
+    assert widths[1] / widths[0] == pytest.approx(2**0.5, rel=0.15)

@@ -64,8 +64,15 @@ def test_seeds_are_averaged_in_their_fold_and_are_no_further_folds():
     values = np.stack([one + shift for shift in (-0.01, 0.0, 0.01)], axis=1)
     [several] = summarise(make_table(values, folds=3)).to_dict("records")
     [single] = summarise(make_table(one, folds=3)).to_dict("records")
-    assert several == pytest.approx({**single, "loss": several["loss"]}, nan_ok=True)
+    assert several == pytest.approx({**single, "loss": several["loss"], "values": 9}, nan_ok=True)
     assert several["folds"] == 3 and several["images"] == 3
+
+
+def test_what_is_undefined_is_counted_in_values_as_it_is_left_out():
+    values = np.array([[[0.5, NAN, NAN], [0.7, 0.9, NAN]]])  # two seeds, three cases
+    [row] = summarise(make_table(values, folds=1)).to_dict("records")
+    assert (row["images"], row["values"], row["undefined"]) == (3, 6, 3)
+    assert row["mean"] == pytest.approx((0.5 + 0.8) / 2)  # of the seeds' means, not of the cases'
 
 
 def test_data_sets_and_networks_stay_apart():

@@ -39,8 +39,16 @@ def test_not_run_is_not_undefined():
     assert list(found.loc[("loss 1", 2, 0)]) == [2, 2, 0]
     assert list(found.loc[("loss 0", 2, 1)]) == [2, 0, 1]
     assert found[["missing", "undefined"]].to_numpy().sum() == 2 + 3
-    assert "Not every run has finished: loss 1." in scores.reasons
+    assert "Not every result is there: loss 1." in scores.reasons
     assert any("undefined for some losses only, on 1 of 4 cases" in reason for reason in scores.reasons)
+
+
+def test_a_case_without_a_row_of_the_metric_was_tested_all_the_same():
+    table = pd.concat([make_table(VALUES, folds=2, metric=metric) for metric in ("DSC", "IoU")])
+    gone = (table["metric"] == "DSC") & (table["case"] == "case 1")
+    scores = make_scores(table[~gone], "DSC", "lesion")
+    assert len(scores.cases) == 4 and scores.incomplete == ("loss 0", "loss 1")
+    assert "Not every result is there: loss 0, loss 1." in scores.reasons
 
 
 def test_common_takes_complete_losses_on_shared_cells_and_means_over_seeds():

@@ -40,7 +40,7 @@ class Block:
         losses: labels of all that were asked for, in order.
         names: short name of each.
         done: finished runs of each, of `planned`.
-        lacking: of losses with every run, how many results of test cases are not there; 0 is left out.
+        lacking: by metric and loss with every run, how many results of test cases are not there; 0 is left out.
         summary: as `results.summarise`, of all metrics.
         cases: the rows of the results table, of all metrics.
         scores: of the metric; None where no run has tested anything.
@@ -55,7 +55,7 @@ class Block:
     names: Mapping[str, str]
     done: Mapping[str, int]
     planned: int
-    lacking: Mapping[str, int]
+    lacking: Mapping[str, Mapping[str, int]]
     summary: pd.DataFrame
     cases: pd.DataFrame
     scores: Scores | None
@@ -77,15 +77,25 @@ class Block:
     @property
     def complete(self) -> tuple[str, ...]:
         """The losses that finished every run, with a result of every case: only these can be the best."""
-        return tuple(loss for loss in self.losses if self.done[loss] == self.planned and loss not in self.lacking)
+        return self.complete_in(self.metric)
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """The losses that finished every run."""
+        return tuple(loss for loss in self.losses if self.done[loss] == self.planned)
+
+    def complete_in(self, metric: str) -> tuple[str, ...]:
+        """The losses that finished every run, with a row of the metric for every case and seed; it may be undefined."""
+        lacking = self.lacking.get(metric, {})
+        return tuple(loss for loss in self.finished if loss not in lacking)
 
     def means(self, metric: str) -> pd.DataFrame:
-        """mean, half_width, images, undefined of a metric, by loss; those without a row are left out."""
+        """mean, half_width, images, values, undefined of a metric, by loss; those without a row are left out."""
         return self.summary[self.summary["metric"] == metric].set_index("loss")
 
     def is_even(self, metric: str) -> bool:
         """Is a metric defined on as many cases for each complete loss? Else one that fails often may look the best."""
-        return bool(self.means(metric)["undefined"].reindex(self.complete).nunique() <= 1)
+        return bool(self.means(metric)["undefined"].reindex(self.complete_in(metric)).nunique() <= 1)
 
     def shortly(self, text: str) -> str:
         """A sentence of the statistics in the page's words: the short names of losses, and a space before %."""
@@ -160,7 +170,8 @@ class Block:
 
     @cached_property
     def lesion_thirds(self) -> list[Third]:
-        return by_lesion_size(self.lesions)
+        unit = dict(zip(self._scores.cases, self._scores.unit.tolist(), strict=True))
+        return by_lesion_size(self.lesions, unit)
 
     @property
     def _scores(self) -> Scores:
@@ -217,22 +228,26 @@ def analyse(study: Study, metric: str) -> list[Block]:
     return blocks
 
 
-def _lacking(table: pd.DataFrame, losses: list[str], experiment: Experiment, study: Study) -> dict[str, int]:
+def _lacking(table: pd.DataFrame, losses: list[str], experiment: Experiment, study: Study) -> dict[str, dict[str, int]]:
+    """A row is due of every test case and seed in each metric that any run has: one that is gone is no result."""
     expected = sum(len(split.test) for split in experiment.splits) * len(study.settings.seeds)
-    found = table[["loss", "seed", "case"]].drop_duplicates()["loss"].value_counts()
-    return {loss: expected - int(found.get(loss, 0)) for loss in losses if found.get(loss, 0) < expected}
+    rows = table[["metric", "loss", "seed", "case"]].drop_duplicates()
+    found = rows.groupby(["metric", "loss"], sort=False).size()
+    return {
+        metric: {loss: n for loss in losses if (n := expected - int(found.get((metric, loss), 0))) > 0}
+        for metric in table["metric"].unique()
+    }
 
 
-_NOTHING = pd.DataFrame(columns=["loss", "metric", "folds", "images", "undefined", "mean", "half_width"])
+_NOTHING = pd.DataFrame(columns=["loss", "metric", "folds", "images", "values", "undefined", "mean", "half_width"])
 
 
 def _scores(
     table: pd.DataFrame, metric: str, target: str, experiment: Experiment, losses: tuple[str, ...]
 ) -> Scores | None:
-    rows = table[table["metric"] == metric]
-    if rows["value"].notna().sum() == 0:
+    if table.loc[table["metric"] == metric, "value"].notna().sum() == 0:
         return None
-    order = rows["loss"].map({loss: n for n, loss in enumerate(losses)})
-    rows = rows.iloc[order.argsort(kind="stable")]  # in the order of the settings, whatever finished first
+    order = table["loss"].map({loss: n for n, loss in enumerate(losses)})
+    rows = table.iloc[order.argsort(kind="stable")]  # in the order of the settings, whatever finished first
     groups = {case.id: group for case, group in zip(experiment.dataset.cases, experiment.groups, strict=True)}
     return make_scores(rows, metric, target, groups=groups, lower_is_better=metric in LOWER_IS_BETTER)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
-from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
+from unifocal.lab.report.numbers import difference, is_possible, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER, NOT_SHOWN
 from unifocal.lab.words import counted
@@ -16,7 +16,8 @@ class Lead:
     """How the best loss stands to the next one, on the units (cases or groups) that both have.
 
     Attributes:
-        difference, low, high: the best minus the next, with its 95 % interval over units.
+        apart: the mean of the best minus that of the next, as the tables have them.
+        difference, low, high: the same with each unit counted once, paired, and its 95 % interval over units.
         ties: units on which both are equal.
         p_cases, p_folds: by Holm over all pairs.
         better: the one that the tests favour; empty if they show nothing.
@@ -25,6 +26,7 @@ class Lead:
 
     best: str
     next: str
+    apart: float
     difference: float
     low: float
     high: float
@@ -44,16 +46,18 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         return _nothing(block, study)
     complete = [loss for loss in block.ranked if loss in block.complete]
     if not complete:
+        what = "a result of every case" if block.finished else "finished every run"
         return (
-            f"No loss has finished every run for {_where(block)}, so none can be called the best.",
-            "The numbers below are those of single folds.",
+            f"No loss has {what} for {_where(block)}, so none can be called the best.",
+            "The numbers below are means of the results that are there.",
         )
     if not block.is_even(block.metric):
         return _uneven(block, study, complete[0])
     first = f"{_so_far(block, study)}{_best(block, complete[0])}"
     if len(complete) == 1:
         others = len(block.losses) - 1
-        alone = f"Not one of the {_other_losses(others)} has every run" if others else "It is the only loss"
+        what = "result" if block.lacking.get(block.metric) else "run"
+        alone = f"Not one of the {_other_losses(others)} has every {what}" if others else "It is the only loss"
         return f"{first}.", f"{alone}: there is nothing to compare it with."
     lead = lead_of(block, *complete[:2])
     if lead.units and lead.ties == lead.units:
@@ -68,7 +72,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
 
 def lead_of(block: Block, best: str, other: str) -> Lead:
     """What the statistics know of two losses."""
-    pairs = block.pairs.rows
+    pairs, means = block.pairs.rows, block.means(block.metric)["mean"]
     position = next(
         n for n, pair in enumerate(zip(pairs["loss"], pairs["other"], strict=True)) if {*pair} == {best, other}
     )
@@ -78,6 +82,7 @@ def lead_of(block: Block, best: str, other: str) -> Lead:
     return Lead(
         best=best,
         next=other,
+        apart=float(means[best] - means[other]),
         difference=-pair["difference"] if is_turned else pair["difference"],
         low=low,
         high=high,
@@ -101,6 +106,8 @@ def _so_far(block: Block, study: Study) -> str:
     states = {run.state for run in study.runs if (run.dataset, run.network) == (block.dataset.name, block.network)}
     if states & {"running", "waiting"}:
         return "So far "
+    if block.lacking.get(block.metric):
+        return "Of the losses with every result, "
     return "Of the losses that finished, " if "failed" in states else ""
 
 
@@ -129,19 +136,19 @@ def _best(block: Block, best: str) -> str:
 
 
 def _ahead(block: Block, lead: Lead) -> str:
-    """By how much, on the same cases."""
+    """By how much: the difference of the two means, and that of the same units where it is another one."""
     name, unit = block.names[lead.next], block.pairs.unit_name
     if not lead.units:
         return f"but shares no {unit} with {name}, the next"
-    size, side = value(abs(lead.difference), block.metric), "above" if lead.difference > 0 else "below"
-    known = (
-        "" if math.isnan(lead.low) else f"; 95 % interval of the difference {span(lead.low, lead.high, block.metric)}"
-    )
+    size, apart = (difference(abs(number), block.metric) for number in (lead.difference, lead.apart))
+    limits = span(lead.low, lead.high, block.metric, difference)
+    known = "" if math.isnan(lead.low) else f"; 95 % interval of the difference {limits}"
     known = f"({counted(lead.units, unit)}, paired{known})"
     # Folds and units weigh the cases differently.
     if lead.difference and (lead.difference > 0) == block.lower_is_better:
         return f"but over all {unit}s alike {name}, the next, is ahead by {size} {known}"
-    return f"{size} {side} {name}, the next {known}"
+    ahead = f"{apart} {'below' if block.lower_is_better else 'above'} {name}, the next"
+    return f"{ahead} {known}" if size == apart else f"{ahead}; counting each {unit} once, {size} {known}"
 
 
 def _warranted(block: Block, lead: Lead) -> str:
@@ -166,8 +173,8 @@ def _warranted(block: Block, lead: Lead) -> str:
             f"{name} is shown to be {shown}."
         )
     if lead.verdict == NETWORKS_DIFFER:
-        possible = _is_possible(lead.seen_folds, block)
-        seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
+        possible = is_possible(lead.seen_folds, block.metric)
+        seen = f", which would mostly show one of {difference(lead.seen_folds, block.metric)}" if possible else ""
         return (
             f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
             f"would ({over_folds}{seen}){worse}."
@@ -187,18 +194,14 @@ def _warranted(block: Block, lead: Lead) -> str:
 def _unseen(block: Block, lead: Lead) -> str:
     over = f"{block.pairs.unit_name}s"
     limits = [(lead.seen_cases, over), (lead.seen_folds, "folds")]
-    known = [f"{value(limit, block.metric)} over the {what}" for limit, what in limits if _is_possible(limit, block)]
+    possible = [(limit, what) for limit, what in limits if is_possible(limit, block.metric)]
+    known = [f"{difference(limit, block.metric)} over the {what}" for limit, what in possible]
     if not known:
         return ", and there is too little of it to say what difference would have been seen"
     seen, power = " and ".join(known), percent(block.power.power)
     # So few folds that not even 0 against 1 would pass Holm's correction.
     none = "" if len(known) == 2 or math.isnan(lead.seen_folds) else "; over the folds none would have been"
     return f"; the smallest difference that this study would have seen (power {power}) is about {seen}{none}"
-
-
-def _is_possible(difference: float, block: Block) -> bool:
-    """Could two losses differ by so much? Two shares differ by 1 at most."""
-    return difference > 0 and (not is_share(block.metric) or difference < 1)
 
 
 def _p(p: float, over: str) -> str:

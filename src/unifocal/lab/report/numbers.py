@@ -1,9 +1,10 @@
 """How numbers are written, the same in every table and sentence."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from unifocal.lab.metrics import SIGNED, UNITS, unit
+from unifocal.lab.statistics.pairwise import DIGITS
 
 NONE = "–"
 MINUS = "−"
@@ -14,6 +15,15 @@ BEYOND = (
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
+def _digits(metric: str) -> int:
+    return 3 if UNITS[metric] == "fraction" else 2
+
+
+def _written(number: float, digits: int) -> str:
+    """Without a sign of 0."""
+    return f"{round(number, digits) + 0.0:.{digits}f}".replace("-", MINUS)
+
+
 def is_share(metric: str) -> bool:
     """Does it lie between 0 and 1?"""
     return UNITS[metric] == "fraction" and metric not in SIGNED
@@ -21,8 +31,17 @@ def is_share(metric: str) -> bool:
 
 def value(number: float, metric: str) -> str:
     """A value of a metric, `–` where there is none."""
-    digits = 3 if UNITS[metric] == "fraction" else 2
-    return NONE if math.isnan(number) else f"{number:.{digits}f}".replace("-", MINUS)
+    return NONE if math.isnan(number) else _written(number, _digits(metric))
+
+
+def difference(number: float, metric: str) -> str:
+    """A difference of two values: a small one with as many digits as its first that is not 0."""
+    if math.isnan(number):
+        return NONE
+    digits = _digits(metric)
+    if round(number, digits) == 0 and round(number, DIGITS) != 0:
+        digits = math.ceil(-math.log10(abs(number)))
+    return _written(number, digits)
 
 
 def interval(mean: float, half: float, metric: str) -> str:
@@ -40,8 +59,8 @@ def size(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def span(low: float, high: float, metric: str) -> str:
-    return NONE if math.isnan(low) or math.isnan(high) else f"{value(low, metric)} to {value(high, metric)}"
+def span(low: float, high: float, metric: str, write: Callable[[float, str], str] = value) -> str:
+    return NONE if math.isnan(low) or math.isnan(high) else f"{write(low, metric)} to {write(high, metric)}"
 
 
 def p_value(p: float) -> str:
@@ -59,6 +78,11 @@ def p_equals(p: float) -> str:
 def stars(p: float) -> str:
     """As in the papers: * p ≤ 0.05, ** p ≤ 0.01, *** p ≤ 0.001."""
     return next((text for limit, text in STARS if p <= limit), "")
+
+
+def is_possible(apart: float, metric: str) -> bool:
+    """Could two means differ by so much? Two shares differ by 1 at most."""
+    return apart > 0 and (not is_share(metric) or apart < 1)
 
 
 def bounds(metric: str) -> tuple[float, float]:

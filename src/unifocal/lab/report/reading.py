@@ -5,7 +5,7 @@ Read are `experiment.json`, `dataset.json` and `folds.json` of each data set, `t
 along, `results.csv` and `lesions.csv` stand in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,15 +14,20 @@ from typing import Any
 import pandas as pd
 
 from unifocal.lab.data.cases import Dataset
+from unifocal.lab.data.problems import some
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, open_experiment
 from unifocal.lab.grid.status import RunStatus, State, is_between, read_status, time_left
+from unifocal.lab.metrics import METRICS, SIGNED
 from unifocal.lab.protocols import Protocol, load
+from unifocal.lab.report.numbers import bounds
 from unifocal.lab.results import COLUMNS, is_whole, join_tables, read_table, rows_of, without_signs
 from unifocal.lab.settings import Settings, make_settings
 from unifocal.lab.storage import ANEW, expecting, read_json
+from unifocal.lab.words import counted
 
 KEYS = ("dataset", "network", "loss", "fold", "seed")
+BITS = 1e-9  # by which the last bits of a number may leave what is possible
 LESIONS = (*KEYS, "case", "class", "voxels", "size", "overlap")
 
 
@@ -162,17 +167,19 @@ def read_study(folder: Path) -> Study:
             runs.append(replace(run, state="failed", reason=str(error), result={}))
     trials = [status for status, run in zip(statuses, planned, strict=True) if run is None]
     if not cases and (folder / "results.csv").is_file():
-        cases, lesions = _of(runs, _results(folder / "results.csv")), _of(runs, _lesions(folder / "lesions.csv"))
+        table = _results(folder / "results.csv")
+        damaged += _strangers(table, record["runs"], folder / "results.csv")
+        cases, lesions = _of(runs, table), _of(runs, _lesions(folder / "lesions.csv"))
         done = {key for part in cases for key in _keys(part)}
         runs = [replace(run, state="finished") if run.key in done else run for run in runs]
-    table = join_tables(cases)
+    joined = join_tables(cases)
     found = [part for part in lesions if len(part)]
     return Study(
         folder,
         settings,
         experiments,
         tuple(runs),
-        without_signs(table) if len(table) else pd.DataFrame(columns=list(COLUMNS)),
+        without_signs(joined) if len(joined) else pd.DataFrame(columns=list(COLUMNS)),
         pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(LESIONS)),
         _kept(damaged, pd.DataFrame(), _sweep, folder / "tuning.csv"),
         _kept(damaged, {}, partial(_outcome, needed={"told", "confirm"}), folder / "tuning.json"),
@@ -244,7 +251,35 @@ def _results(path: Path, rows: int | None = None) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in table]
     if missing and len(table):
         raise LabError(f"expected a table of results; {path} has no column {', '.join(missing)}. {ANEW}")
+    if len(table):
+        _check_range(table, path)
     return table
+
+
+def _check_range(table: pd.DataFrame, path: Path) -> None:
+    """Raises LabError where a metric has a value that it cannot have."""
+    for metric, values in table.groupby("metric", sort=False)["value"]:
+        if metric not in METRICS or metric in SIGNED:
+            continue
+        low, high = bounds(str(metric))
+        beyond = values[(values < low - BITS) | (values > high + BITS)]
+        if len(beyond):
+            row = table.loc[beyond.index[0]]
+            kind = "between 0 and 1" if high == 1 else "of at least 0"
+            raise LabError(
+                f"expected a {metric} {kind}; {path} has {row['value']:g} for case {row['case']!r} of {row['loss']!r}, "
+                f"fold {row['fold']}, seed {row['seed']}. {ANEW}"
+            )
+
+
+def _strangers(table: pd.DataFrame, planned: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
+    """A word on the rows of losses that the comparison does not have."""
+    known = {entry["loss"] for entry in planned}
+    others = table[~table["loss"].isin(known)] if len(table) else table
+    if others.empty:
+        return []
+    names = some(list(others["loss"].unique()))
+    return [f"Left out: {counted(len(others), 'row')} of {path.name}, of losses that this comparison has not: {names}."]
 
 
 def _lesions(path: Path, rows: int | None = None) -> pd.DataFrame:

@@ -4,6 +4,7 @@ Small, medium and large are thirds by size; equal sizes stay together, so the th
 may be missing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from unifocal.lab.data.cases import Dataset
 from unifocal.lab.evaluation import SIZES
-from unifocal.lab.statistics.intervals import case_intervals
+from unifocal.lab.statistics.intervals import case_intervals, ratio_interval
 from unifocal.lab.statistics.table import Scores
 
 FAVOURED = ("DSC", "IoU", "precision", "NSD")  # 1 where nothing is rightly found: means that empty cases move
@@ -23,7 +24,7 @@ class Third:
 
     Attributes:
         number: of cases or lesions.
-        rows: one row per loss: `loss`, `mean`, `low`, `high`; of lesions the recall as `mean`, without an interval.
+        rows: one row per loss: `loss`, `mean`, `low`, `high`; of lesions the recall as `mean`.
     """
 
     name: str
@@ -65,11 +66,12 @@ def by_case_size(scores: Scores, sizes: "pd.Series[float]") -> list[Third]:
 
 def false_alarms(rows: pd.DataFrame, sizes: "pd.Series[float]") -> pd.DataFrame:
     """Of the cases without foreground `cases`, how many, and `share`, of those in which each loss finds some; and of
-    each of `FAVOURED` the mean over the cases with foreground. `rows` are of one class."""
+    each of `FAVOURED` the mean over the cases with foreground. Each case counts by the mean over its seeds. `rows` are
+    of one class."""
     shows = rows["case"].isin(sizes.index)
     found = rows[(rows["metric"] == "DSC") & ~shows & rows["value"].notna()]
-    dsc = found.groupby(["loss", "case"], sort=False)["value"].min().reset_index()
-    alarms = (dsc["value"] < 1).groupby(dsc["loss"], sort=False)
+    by_case = (found["value"] < 1).groupby([found["loss"], found["case"]], sort=False).mean()
+    alarms = by_case.groupby("loss", sort=False)
     table = pd.DataFrame({"cases": alarms.size(), "share": alarms.mean()})
     for metric in FAVOURED:
         of_metric = rows[(rows["metric"] == metric) & shows]
@@ -78,8 +80,11 @@ def false_alarms(rows: pd.DataFrame, sizes: "pd.Series[float]") -> pd.DataFrame:
     return table
 
 
-def by_lesion_size(lesions: pd.DataFrame) -> list[Third]:
-    """The share of the lesions of each third that each loss finds, over all seeds; lesions of one class."""
+def by_lesion_size(lesions: pd.DataFrame, unit: Mapping[str, int]) -> list[Third]:
+    """The share of the lesions of each third that each loss finds, over all seeds, with its bootstrap interval.
+
+    Lesions are of one class; `unit` is the number of the independent unit of each case, which is drawn whole.
+    """
     if lesions.empty:
         return []
     # Every loss was tested on the same lesions; those of one run of each case stand for all.
@@ -90,10 +95,17 @@ def by_lesion_size(lesions: pd.DataFrame) -> list[Third]:
     for name, (smallest, largest, number) in zip(SIZES, bounds, strict=True):
         if number:
             part = lesions[lesions["size"].between(smallest, largest)]
-            recall = part.groupby("loss", sort=False)["found"].mean()
-            rows = pd.DataFrame({"loss": recall.index, "mean": recall.to_numpy(), "low": np.nan, "high": np.nan})
-            found.append(Third(name, smallest, largest, number, rows))
+            rows = [(loss, *_recall(mine, unit)) for loss, mine in part.groupby("loss", sort=False)]
+            table = pd.DataFrame(rows, columns=["loss", "mean", "low", "high"])
+            found.append(Third(name, smallest, largest, number, table))
     return found
+
+
+def _recall(lesions: pd.DataFrame, unit: Mapping[str, int]) -> tuple[float, float, float]:
+    """The share found, and its interval."""
+    units = lesions.groupby(lesions["case"].map(unit), sort=True)["found"].agg(["sum", "size"]).astype(float)
+    total, count = units["sum"].to_numpy(), units["size"].to_numpy()
+    return (total.sum() / count.sum(), *ratio_interval(total, count, "unit", resamples=1000)[:2])
 
 
 def numbered(lesions: pd.DataFrame) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
                     row = found.get((key, metric))
                     mean = math.nan if row is None else float(row["mean"])
                     half = math.nan if row is None else float(row["half_width"])
-                    is_best = len(candidates) > 1 and key in whole and mean == best[metric]
+                    is_best = len(candidates) > 1 and key in whole and f"{mean:.3f}" == f"{best[metric]:.3f}"
                     cells.append((_interval(mean, half), is_best))
                 network, loss = key
                 label = loss if len(settings.networks) == 1 else f"{network}, {loss}"
@@ -190,7 +190,7 @@ def _blocks(comparison: Comparison) -> list[tuple[Experiment, str, list[Line]]]:
 
 def _best(rows: "Sequence[pd.Series[Any]]") -> float:
     """The highest mean; none where some are of fewer cases than others."""
-    is_even = len({row["undefined"] for row in rows}) == 1
+    is_even = len({(row["values"], row["undefined"]) for row in rows}) == 1
     return max(float(row["mean"]) for row in rows) if is_even else math.nan
 
 
@@ -215,7 +215,7 @@ def _undefined(comparison: Comparison) -> str:
         return "No value was undefined."
     lines = ["| data | network | loss | class | metric | undefined | of |", "|---|---|---|---|---|---:|---:|"]
     for row in rows.to_dict("records"):
-        cells = (row[key] for key in ("dataset", "network", "loss", "class", "metric", "undefined", "images"))
+        cells = (row[key] for key in ("dataset", "network", "loss", "class", "metric", "undefined", "values"))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -84,11 +84,7 @@ def _parted(experiment: Experiment) -> list[str]:
 
 def _block(block: Block) -> Iterator[str]:
     of = f"{block.title}: " if block.title else ""
-    for loss, number in block.lacking.items():
-        yield (
-            f"{of}{counted(number, 'result')} of {block.names[loss]} on test cases {'is' if number == 1 else 'are'} "
-            "not there, though every run is: its means are of other cases, and it is not called the best."
-        )
+    yield from (of + text for text in _lacking(block))
     if block.scores is None:
         return
     units = len(np.unique(block.scores.unit))
@@ -107,6 +103,22 @@ def _block(block: Block) -> Iterator[str]:
         yield from (of + text for text in _order(block))
     yield from (of + text for text in _alarms(block))
     yield from (of + text for text in _collapsed(block))
+
+
+def _lacking(block: Block) -> Iterator[str]:
+    """Results that are not there of runs that are."""
+    mine = block.lacking.get(block.metric, {})
+    for loss, number in mine.items():
+        yield (
+            f"{counted(number, 'result')} of {block.names[loss]} on test cases {'is' if number == 1 else 'are'} "
+            "not there, though every run is: its means are of other cases, and it is not called the best."
+        )
+    others = [metric for metric, lacking in block.lacking.items() if lacking and lacking != mine]
+    if others:
+        yield (
+            f"Results in {some(others)} are not there for some losses, though every run is: they are not called the "
+            "best by these."
+        )
 
 
 def _is_grave(reason: str) -> bool:

@@ -27,22 +27,28 @@ def fold_means(table: pd.DataFrame) -> pd.DataFrame:
     return without_signs(table).groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
 
 
+def over_seeds(means: pd.DataFrame) -> pd.DataFrame:
+    """Of `fold_means` one row per (loss, class, metric, fold): the mean over seeds."""
+    keys = [*_keys(means), "fold"]
+    return means.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per (loss, class, metric): folds, images, undefined, mean, half_width; in the table's order.
+    """One row per (loss, class, metric): folds, images, values, undefined, mean, half_width; in the table's order.
 
     `mean` is the mean over folds of each fold's mean over images, `half_width` half its 95 % t-interval over folds.
-    Several seeds are averaged within their fold first: they are no further folds. `images` are distinct; an image is
-    undefined if it is so for any seed.
+    Of several seeds each has its mean over the fold's images, and the fold the mean of these: seeds are no further
+    folds. `images` are distinct; `values` are one for each image and seed, of which `undefined` are left out.
     """
     keys = _keys(table)
     means = fold_means(table).dropna(subset=["value"])
-    over_seeds = means.groupby([*keys, "fold"], sort=False, observed=True)["value"].mean().reset_index()
-    interval = over_seeds.groupby(keys, sort=False, observed=True)["value"].agg(
-        folds="count", mean="mean", half_width=half_width
+    interval = (
+        over_seeds(means)
+        .groupby(keys, sort=False, observed=True)["value"]
+        .agg(folds="count", mean="mean", half_width=half_width)
     )
-    undefined = table["value"].isna()
-    by_image = undefined.groupby([table[key] for key in [*keys, "case"]], sort=False, observed=True).any()
-    counts = by_image.groupby(level=keys, sort=False, observed=True).agg(images="size", undefined="sum")
+    found = table.assign(undefined=table["value"].isna()).groupby(keys, sort=False, observed=True)
+    counts = found.agg(images=("case", "nunique"), values=("undefined", "size"), undefined=("undefined", "sum"))
     summary = counts.join(interval).reset_index()
     summary["folds"] = summary["folds"].fillna(0).astype(int)
     return summary
@@ -69,7 +75,7 @@ def case_intervals(scores: Scores, *, level: float = 0.95, resamples: int = 2000
         unit = np.unique(scores.unit[defined], return_inverse=True)[1]
         total, count = np.bincount(unit, values[defined]).astype(float), np.bincount(unit).astype(float)
         mean = float(total.sum() / count.sum()) if len(total) else float("nan")
-        low, high, reasons = _case_interval(total, count, scores.unit_name, level, resamples, seed)
+        low, high, reasons = ratio_interval(total, count, scores.unit_name, level, resamples, seed)
         rows.append((loss, int(defined.sum()), len(total), mean, low, high, reasons))
     return pd.DataFrame(rows, columns=["loss", "cases", "units", "mean", "low", "high", "reasons"])
 
@@ -109,8 +115,8 @@ def bca(
     return float(interval.low), float(interval.high)
 
 
-def _case_interval(
-    total: Floats, count: Floats, unit_name: str, level: float, resamples: int, seed: int
+def ratio_interval(
+    total: Floats, count: Floats, unit_name: str, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, tuple[str, ...]]:
     """The interval of sum(total) / sum(count), units drawn whole, and what speaks against it."""
     if len(total) < 2:

@@ -60,7 +60,7 @@ class Scores:
         if len(self.losses) < 2:
             reasons.append("There is one loss: nothing to compare.")
         if self.incomplete:
-            reasons.append(f"Not every run has finished: {some(self.incomplete)}.")
+            reasons.append(f"Not every result is there: {some(self.incomplete)}.")
         undefined = self.run & np.isnan(self.values)
         uneven = undefined.any(0) & (self.run & ~undefined).any(0)
         if uneven.any():
@@ -81,6 +81,8 @@ def make_scores(
 ) -> Scores:
     """Take one metric of one class out of the tidy table.
 
+    The rows of all metrics tell what was tested: a case without a row of this one is a case without a result.
+
     Args:
         table: one row for each loss, fold, seed, case, class and metric; one data set and one network.
         groups: group of every case; None where it is unknown, and the case then stands for itself.
@@ -90,12 +92,15 @@ def make_scores(
 
     Raises LabError for rows that are absent, doubled, infinite or contradict each other.
     """
-    rows = without_signs(_rows(table, metric, class_name))
-    loss, losses = pd.factorize(rows["loss"])
-    case, cases = pd.factorize(rows["case"])
-    seed, seeds = pd.factorize(rows["seed"], sort=True)
-    fold, _ = pd.factorize(rows["fold"], sort=True)
-    twice = pd.DataFrame({"loss": loss, "seed": seed, "case": case}).duplicated().to_numpy()
+    every = _rows(table, metric, class_name)
+    loss, losses = pd.factorize(every["loss"])
+    case, cases = pd.factorize(every["case"])
+    seed, seeds = pd.factorize(every["seed"], sort=True)
+    fold, _ = pd.factorize(every["fold"], sort=True)
+    is_metric = (every["metric"] == metric).to_numpy()
+    places = loss[is_metric], seed[is_metric], case[is_metric]
+    rows = without_signs(every[is_metric])
+    twice = pd.DataFrame(dict(enumerate(places))).duplicated().to_numpy()
     if twice.any():
         row = rows[twice].iloc[0]
         raise LabError(
@@ -107,13 +112,13 @@ def make_scores(
     moved = fold_of[case] != fold
     if moved.any():
         raise LabError(
-            f"expected each case in one fold, for all losses and seeds; case {rows['case'].to_numpy()[moved][0]!r} "
+            f"expected each case in one fold, for all losses and seeds; case {every['case'].to_numpy()[moved][0]!r} "
             "is in several. Look at comparisons with different folds one at a time."
         )
     shape = (len(losses), len(seeds), len(cases))
     values, run = np.full(shape, np.nan), np.zeros(shape, bool)
-    values[loss, seed, case] = rows["value"].to_numpy(float)
-    run[loss, seed, case] = True
+    values[places] = rows["value"].to_numpy(float)
+    run[places] = True
     unit, unit_name = _units([str(name) for name in cases], groups)
     return Scores(
         metric, lower_is_better, tuple(losses), tuple(seeds), tuple(cases), values, run, fold_of, unit, unit_name
@@ -133,6 +138,7 @@ def completeness(scores: Scores) -> pd.DataFrame:
 
 
 def _rows(table: pd.DataFrame, metric: str, class_name: str) -> pd.DataFrame:
+    """Of the class, of all metrics."""
     missing = [name for name in NEEDED if name not in table]
     if missing:
         raise LabError(f"expected a table with the columns {', '.join(NEEDED)}; {', '.join(missing)} is not there.")
@@ -143,8 +149,9 @@ def _rows(table: pd.DataFrame, metric: str, class_name: str) -> pd.DataFrame:
                 f"expected a {name} of the table: {', '.join(known) or 'it is empty'}; got {wanted!r}."
                 f"{suggest(wanted, known)}"
             )
-    rows = table[(table["class"] == class_name) & (table["metric"] == metric)]
-    if rows.empty:
+    rows = table[table["class"] == class_name]
+    is_metric = rows["metric"] == metric
+    if not is_metric.any():
         raise LabError(f"expected rows of {metric} for the class {class_name!r}; the table has none.")
     for name in CONSTANT:
         if name in rows and rows[name].nunique() > 1:
@@ -152,7 +159,7 @@ def _rows(table: pd.DataFrame, metric: str, class_name: str) -> pd.DataFrame:
                 f"expected one {name} at a time; got {some(map(str, rows[name].unique()))}. "
                 f"Choose the rows of one, e.g. table[table[{name!r}] == ...]."
             )
-    if np.isinf(rows["value"].to_numpy(float)).any():
+    if np.isinf(rows.loc[is_metric, "value"].to_numpy(float)).any():
         raise LabError(f"expected a number or, where {metric} is undefined, NaN; got an infinite value.")
     return rows
 

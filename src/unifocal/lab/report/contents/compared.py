@@ -6,13 +6,15 @@ import pandas as pd
 from unifocal.lab.report.analysis import ALPHA, MANY, Block
 from unifocal.lab.report.figures.matrix import level, matrix
 from unifocal.lab.report.figures.ranks import critical_difference, stability
-from unifocal.lab.report.numbers import NONE, p_value, percent, signed, span, stars, value
+from unifocal.lab.report.numbers import NONE, difference, is_possible, p_value, percent, signed, span, stars
 from unifocal.lab.report.parts import Fold, Part, Text, parts
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.pairwise import Pairwise
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, MEANING
 
 OPPOSED = "‡ The mean favours the other one: ranks and mean disagree, as a few large differences decide the mean."
+NO_DIFFERENCE = "“none”: not even 0 against 1 would be seen."
 CELLS = 14  # losses up to which the matrix of p-values is a table of numbers
 PAIRS = 66  # pairs that the page lists; the files have all
 
@@ -33,10 +35,20 @@ def comparison_parts(block: Block, prefix: str) -> tuple[Part, ...]:
         )
         if is_small
         else None,
-        critical_difference(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
+        diagram(block.friedman, names, f"critical-difference-{prefix}", _care(block)),
         stability(block.stability, names, f"rank-stability-{prefix}"),
         ranks_table(block, prefix),
     )
+
+
+def diagram(result: Friedman, names: dict[str, str], name: str, care: str) -> Part | None:
+    """Critical differences; of two losses a word on why there are none."""
+    if len(result.mean_ranks.dropna()) == 2:
+        return Text(
+            f"No diagram of mean ranks over {result.unit_name}s: of two losses the test of the pair answers, and "
+            "critical differences, which are for three or more, may contradict it."
+        )
+    return critical_difference(result, names, name, care)
 
 
 def _care(block: Block) -> str:
@@ -136,15 +148,15 @@ def pairs_table(block: Block, prefix: str) -> Table:
         [
             f"{block.names[row.loss]} – {block.names[row.other]}",
             str(row.units),
-            value(row.difference, metric) + ("‡" if row.opposed else ""),
-            span(row.low, row.high, metric),
+            difference(row.difference, metric) + ("‡" if row.opposed else ""),
+            span(row.low, row.high, metric, difference),
             signed(row.effect),
             f"{row.wins} / {row.ties} / {row.defeats}",
             p_value(row.p_holm),
             p_value(row.p_folds),
             row.verdict,
-            value(row.detectable_holm, metric),
-            value(row.detectable_folds_holm, metric),
+            _seen(row.detectable_holm, metric),
+            _seen(row.detectable_folds_holm, metric),
         ]
         for row in shown.itertuples()
     ]
@@ -172,10 +184,16 @@ def pairs_table(block: Block, prefix: str) -> Table:
             f"Effect: {block.pairs.effect}, positive where the first is better. p by Holm. “Seen”: the smallest "
             f"difference found with probability {percent(block.power.power)}, at the first step of Holm's correction. "
             "Over folds, validation cases count as training cases.",
+            *([NO_DIFFERENCE] if any(cell == "none" for row in rows for cell in row[-2:]) else []),
             *([OPPOSED] if shown["opposed"].any() else []),
             *left,
         ],
     )
+
+
+def _seen(limit: float, metric: str) -> str:
+    """The smallest difference that a test sees; of shares one that is possible."""
+    return "none" if limit > 0 and not is_possible(limit, metric) else difference(limit, metric)
 
 
 def _two_mean_ranks(block: Block) -> list[str]:

@@ -115,13 +115,15 @@ def undefined_table(study: Study, blocks: list[Block]) -> Table | None:
         ]
         for (block, loss), row in zip(wide.index, wide.to_numpy(), strict=True)
     ]
-    most = int(table["images"].max())
+    most = int(table["values"].max())
+    each = "case and seed" if len(study.settings.seeds) > 1 else "case"
     return make_table(
         "undefined",
-        f"Undefined values, of at most {most} for each loss and metric; they are left out of the means.",
+        f"Undefined values, of at most {most} for each loss and metric, one for each {each}; they are left out of the "
+        "means.",
         ["loss", *(called(str(metric)) for metric in wide.columns)],
         cells,
-        table[["block", "loss", "metric", "undefined", "images"]],
+        table[["block", "loss", "metric", "undefined", "values"]],
     )
 
 
@@ -171,7 +173,12 @@ def _as_built(label: str) -> str:
 def _numbers(study: Study, blocks: list[Block]) -> tuple[str, ...]:
     block = next((block for block in blocks if block.scores is not None), None)
     unit = block.pairs.unit_name if block else "case"
-    seeds = "Seeds are averaged first: they are no further folds or cases. " if len(study.settings.seeds) > 1 else ""
+    seeds = (
+        "The mean of a fold is that of its seeds' means over the cases; in tests, ranks and bootstraps the mean over "
+        "its seeds stands for a case. Seeds are no further folds or cases. "
+        if len(study.settings.seeds) > 1
+        else ""
+    )
     return (
         "Every metric is measured case by case on the grid of the original image; a result is the mean over folds of "
         f"each fold's mean over its test cases. {seeds}Each case is tested once, by networks that never saw it.",

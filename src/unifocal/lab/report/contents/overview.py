@@ -7,9 +7,9 @@ import pandas as pd
 
 from unifocal.lab.report.analysis import ALPHA, Block
 from unifocal.lab.report.answer import answer
+from unifocal.lab.report.contents.compared import diagram
 from unifocal.lab.report.contents.methods import sentence
 from unifocal.lab.report.contents.results import best_of
-from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.numbers import interval, notes_on
 from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
@@ -94,7 +94,7 @@ def _over_datasets(blocks: Sequence[Block]) -> list[Part | None]:
     result = friedman(scores, ALPHA)
     which = "; ".join(f"{name}: {block.target}, {block.network}" for name, block in first.items())
     return [
-        critical_difference(
+        diagram(
             result,
             dict(blocks[0].names),
             "critical-difference-data-sets",

@@ -17,7 +17,7 @@ from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tables import Cell, Table, make_table
-from unifocal.lab.statistics.intervals import fold_means
+from unifocal.lab.statistics.intervals import fold_means, over_seeds
 
 FIRST = (*MAIN, "HD95", "NSD")  # metrics of the main table; the others have a table of their own
 
@@ -40,7 +40,7 @@ def results(block: Block, study: Study, prefix: str) -> Section:
         parts(
             main_table(block, study, prefix),
             alarms_table(block, prefix),
-            means(block, fold_means(block.cases), f"means-{prefix}"),
+            means(block, over_seeds(fold_means(block.cases)), f"means-{prefix}"),
             None if single else comparison_parts(block, prefix),
             cases(block, f"cases-{prefix}"),
             precision_recall(block, f"precision-recall-{prefix}"),
@@ -75,7 +75,7 @@ def metrics_table(
     of_metric = {metric: block.means(metric) for metric in metrics}
     best = {metric: best_of(block, metric) for metric in metrics}
     papers = [metric for metric in metrics if any(key[1] == metric for key in published)]
-    is_whole = len(block.complete) == len(block.losses)
+    is_whole = len(block.finished) == len(block.losses)
     columns = ["loss"]
     for metric in metrics:
         columns += [heading(metric, block.spacing), *([f"paper's {called(metric)}"] if metric in papers else [])]
@@ -92,13 +92,20 @@ def metrics_table(
             paper = published.get((loss, metric), np.nan)
             if metric in papers:
                 row.append(Cell(value(paper, metric)))
-            counts = found.loc[loss, ["folds", "images", "undefined"]] if loss in found.index else (0, 0, 0)
+            counts = found.loc[loss, ["folds", "images", "values", "undefined"]] if loss in found.index else (0,) * 4
             data.append((loss, metric, mean, half, *map(int, counts), is_best, paper))
         rows.append([*row, *([] if is_whole else [Cell(f"{block.done[loss]} of {block.planned}")])])
     notes = [
         "Mean over folds of each fold's mean over cases, ± half of its 95 % t-interval; the best of a column is bold, "
-        "among the losses with every run."
+        "among the losses with a result of every case."
     ]
+    lacking = {metric: found for metric in metrics if (found := block.lacking.get(metric))}
+    if lacking:
+        told = "; ".join(
+            f"{called(metric)}: {', '.join(f'{block.names[loss]} {n}' for loss, n in found.items())}"
+            for metric, found in lacking.items()
+        )
+        notes.append(f"Results that are not there, by loss, each of which has no best place: {told}.")
     notes += notes_on(intervals)
     uneven = [metric for metric in metrics if not block.is_even(metric)]
     if uneven:
@@ -108,7 +115,7 @@ def metrics_table(
         )
     if papers:
         notes.append("The paper's values are from its own data, folds and networks.")
-    labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "undefined", "best", "paper"]
+    labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "values", "undefined", "best", "paper"]
     return make_table(
         name,
         f"Results on {block.title or block.target}: mean ± half of the 95 % interval over folds.",
@@ -120,12 +127,13 @@ def metrics_table(
 
 
 def best_of(block: Block, metric: str) -> set[str]:
-    """The complete losses with the best mean, if there is something to be better than, on cases as many."""
-    means = block.means(metric)["mean"].reindex(block.complete).dropna()
+    """The complete losses with the best mean as written, if there is something to be better than, on cases as many."""
+    means = block.means(metric)["mean"].reindex(block.complete_in(metric)).dropna()
     if len(means) < 2 or not block.is_even(metric):
         return set()
-    top = means.min() if metric in LOWER_IS_BETTER else means.max()
-    return set() if (means == top).all() else set(means.index[means == top])
+    written = means.map(lambda mean: value(mean, metric))
+    is_best = written == written[means.idxmin() if metric in LOWER_IS_BETTER else means.idxmax()]
+    return set() if is_best.all() else set(means.index[is_best])
 
 
 def _published(block: Block, study: Study) -> dict[tuple[str, str], float]:
@@ -174,6 +182,7 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
     table = block.alarms
     if table.empty:
         return None
+    several = block.cases["seed"].nunique() > 1
     rows = [
         [
             block.names[loss],
@@ -191,7 +200,8 @@ def alarms_table(block: Block, prefix: str) -> Table | None:
         table.reset_index(),
         notes=[
             "Without foreground each of these is 1 if nothing is found and 0 otherwise, so the means over all cases "
-            "favour the loss that finds less; those over the others do not."
+            "favour the loss that finds less; those over the others do not.",
+            *(["Each case counts by the mean over its seeds."] if several else []),
         ],
     )
 

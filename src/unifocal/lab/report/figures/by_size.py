@@ -30,8 +30,9 @@ MARKS = {"small": ("v", ACCENT, -0.22), "medium": ("o", MUTED, 0.0), "large": ("
 
 def by_size(block: Block, name: str) -> Drawing | None:
     """A panel for the cases, one for the lesions, as far as there are any."""
-    over_cases = f"{block.called} by thirds of the cases' foreground, with bootstrap intervals over cases"
+    over_cases = f"{block.called} by thirds of the cases' foreground"
     over_lesions = "the share of lesions found by thirds of their size"
+    unit = block.pairs.unit_name
     panels = [
         (block.case_thirds, block.called, "cases", over_cases),
         (block.lesion_thirds, "lesions found", "lesions", over_lesions),
@@ -54,7 +55,8 @@ def by_size(block: Block, name: str) -> Drawing | None:
             figure,
             name,
             f"Results by size. {words}.",
-            f"Results by size: {' (left), and '.join(text for *_, text in panels)}.{limited}",
+            f"Results by size: {' (left), and '.join(text for *_, text in panels)}, with 95 % bootstrap intervals over "
+            f"{unit}s.{limited}",
         )
 
 

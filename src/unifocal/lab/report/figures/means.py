@@ -31,7 +31,7 @@ def shown(block: Block) -> tuple[list[str], str]:
 
 
 def means(block: Block, folds: pd.DataFrame, name: str) -> Drawing:
-    """Mean and interval over folds, and the mean of each fold; `folds` as `intervals.fold_means` of the block."""
+    """Mean and interval over folds, and the mean of each fold; `folds` as `intervals.over_seeds` of the block."""
     losses, limited = shown(block)
     table = block.means(block.metric)
     by_loss = dict(list(folds[folds["metric"] == block.metric].groupby("loss")["value"]))

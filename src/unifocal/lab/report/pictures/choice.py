@@ -1,7 +1,7 @@
 """Which cases are shown, and what their files hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from unifocal.lab.data.images import read_image
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.data.volumes import read_volume
 from unifocal.lab.experiment import Experiment, shares
-from unifocal.lab.pictures import case_scores, choose_cases
+from unifocal.lab.pictures import case_scores, choose_cases, note_of, scores_by_seed
 from unifocal.lab.preparation import read_prediction
 from unifocal.lab.report.reading import PlannedRun, Study
 
@@ -26,7 +26,8 @@ class Shown:
 
     Attributes:
         why: best, median, worst, most disagreed.
-        scores: DSC by loss; of losses without a prediction none.
+        scores: DSC of each prediction; of losses without one none.
+        seeds: of each prediction; empty where all are of one.
     """
 
     case: str
@@ -36,6 +37,11 @@ class Shown:
     predictions: Mapping[str, Mask]
     scores: Mapping[str, float]
     spacing: tuple[float, ...] | None
+    seeds: Mapping[str, int] = field(default_factory=dict)
+
+    def note(self, loss: str) -> str:
+        """What stands by a prediction."""
+        return note_of(self.scores.get(loss, np.nan), self.seeds.get(loss))
 
 
 def choose(study: Study, experiment: Experiment, network: str) -> list[tuple[str, str]]:
@@ -58,29 +64,35 @@ def choose(study: Study, experiment: Experiment, network: str) -> list[tuple[str
 
 def scores_of(study: Study, experiment: Experiment, network: str) -> pd.DataFrame:
     """DSC of every case by loss, averaged over classes and seeds; losses that have any."""
-    rows = study.cases
-    mine = rows[(rows["dataset"] == experiment.dataset.name) & (rows["network"] == network)]
+    mine = _rows(study, experiment, network)
     if mine.empty:
         return pd.DataFrame()
     scores = case_scores(mine)
     return scores.droplevel("network", axis=1)
 
 
+def _rows(study: Study, experiment: Experiment, network: str) -> pd.DataFrame:
+    rows = study.cases
+    return rows[(rows["dataset"] == experiment.dataset.name) & (rows["network"] == network)]
+
+
 def read(study: Study, experiment: Experiment, network: str, why: str, case_id: str, losses: list[str]) -> Shown:
-    """Open the files of a case; raises LabError or OSError where they are gone."""
+    """Open the files of a case, of several seeds the first; raises LabError or OSError where they are gone."""
     dataset = experiment.dataset
     i, case = next((i, case) for i, case in enumerate(dataset.cases) if case.id == case_id)
     truth = read_mask(case, dataset)
     truth[truth == IGNORE] = 0
     fold = next(fold for fold, split in enumerate(experiment.splits) if i in split.test)
-    scores = scores_of(study, experiment, network).loc[case_id]
+    scores = scores_by_seed(_rows(study, experiment, network), case_id)
     runs: dict[str, PlannedRun] = {}
     for run in study.runs:
         if (run.dataset, run.network, run.fold) == (dataset.name, network, fold) and run.is_finished:
             runs.setdefault(run.loss, run)
     predictions = {loss: read_prediction(runs[loss].folder / "predictions", case_id) for loss in losses if loss in runs}
-    found = {loss: float(scores[loss]) for loss in predictions if loss in scores}
-    return Shown(case_id, why, _grey(case, dataset), truth, predictions, found, dataset.facts[i].spacing)
+    seeds = {loss: runs[loss].seed for loss in predictions}
+    found = {loss: float(scores[place]) for loss in seeds if (place := (network, loss, seeds[loss])) in scores}
+    several = seeds if len(study.settings.seeds) > 1 else {}
+    return Shown(case_id, why, _grey(case, dataset), truth, predictions, found, dataset.facts[i].spacing, several)
 
 
 def _grey(case: Case, dataset: Dataset) -> NDArray[np.float32]:

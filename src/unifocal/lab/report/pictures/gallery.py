@@ -45,7 +45,7 @@ def _place(study: Study, experiment: Experiment, block: Block, track: Track) -> 
     best = set(list(block.ranked or study.losses)[:LOSSES])
     losses = [loss for loss in study.losses if loss in best]
     place = slug(f"{experiment.dataset.name} {block.network}")
-    found: list[Part] = [Text(_legend(experiment, len(losses), len(study.losses)))]
+    found: list[Part] = [Text(_legend(experiment, len(losses), len(study.losses), len(study.settings.seeds)))]
     rows = []
     for number, (why, case) in enumerate(track(chosen, f"pictures of {experiment.dataset.name}")):
         try:
@@ -69,18 +69,19 @@ def _lost(error: Exception) -> str:
 def _row(shown: Shown, block: Block) -> tuple[Any, ...]:
     """A case on the sheet of all: the picture, or the slice with most foreground."""
     part = cut(shown, View.of(shown.truth, shown.spacing))
-    scores = {block.names[loss]: (mask, shown.scores.get(loss, np.nan)) for loss, mask in part.predictions.items()}
+    scores = {block.names[loss]: (mask, shown.note(loss)) for loss, mask in part.predictions.items()}
     return f"{shown.why}\n{shown.case}{part.where}", part.image, part.truth, scores
 
 
-def _legend(experiment: Experiment, shown: int, of: int) -> str:
+def _legend(experiment: Experiment, shown: int, of: int, seeds: int) -> str:
     names = experiment.dataset.classes[1:]
     classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
     limited = f" The best {shown} of {of} losses." if shown < of else ""
+    over = "losses and seeds; a line and its DSC are of one seed" if seeds > 1 else "losses"
     return (
         "The truth is filled, a prediction is a line. The first tile is the whole image with all predictions, and the "
         "dashed frame, around the truth, is what the others enlarge. Cases are chosen by their DSC, averaged over "
-        f"losses.{classes}{limited}"
+        f"{over}.{classes}{limited}"
     )
 
 
@@ -95,11 +96,11 @@ def _case(shown: Shown, block: Block, losses: Sequence[str], name: str) -> Itera
     classes = len(block.dataset.classes) - 1
     caption = f"{shown.why[0].upper()}{shown.why[1:]}: {shown.case}"
     if shown.truth.ndim == 2:
-        yield tiles(cut(shown, View(None, 0)), name, caption, classes, named, shown.scores)
+        yield tiles(cut(shown, View(None, 0)), name, caption, classes, named, shown.note)
         return
     for number, (view, what) in enumerate(_views(shown)):
         label = f"{caption}, slice {view.index} with {what}"
-        yield tiles(cut(shown, view), f"{name}-{number}", label, classes, named, shown.scores)
+        yield tiles(cut(shown, view), f"{name}-{number}", label, classes, named, shown.note)
     seen = _surfaces(shown, named, classes, name, f"{caption}, seen from outside")
     if seen:
         yield Fold(f"Surface of {shown.case}", (seen,))
@@ -126,9 +127,7 @@ def _surfaces(shown: Shown, losses: Sequence[tuple[str, str]], classes: int, nam
     for loss, short in losses:
         mask = shown.predictions.get(loss)
         if mask is not None and mask.any():
-            found.append(
-                _seen(surface(mask, box, shown.spacing, paint), short, f"DSC {shown.scores.get(loss, np.nan):.3f}")
-            )
+            found.append(_seen(surface(mask, box, shown.spacing, paint), short, shown.note(loss)))
     return Gallery(f"{name}-surface", caption, "", tuple(found))
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,9 +70,11 @@ def colours(classes: int) -> list[tuple[str, str]]:
 
 
 def tiles(
-    part: Slice, name: str, caption: str, classes: int, losses: Sequence[tuple[str, str]], scores: Mapping[str, float]
+    part: Slice, name: str, caption: str, classes: int, losses: Sequence[tuple[str, str]], note_on: Callable[[str], str]
 ) -> Gallery:
     """The whole image with the frame of what the other tiles enlarge, then a tile for each (loss, short name).
+
+    `note_on` tells of the prediction of a loss.
 
     The frame holds the truth; where there is none, all predictions. The first tile shows what is predicted outside.
     """
@@ -110,7 +112,7 @@ def tiles(
             found.append(Tile("", short, "no prediction", f"{short}: no prediction"))
             continue
         mask = part.predictions[loss]
-        note = f"DSC {scores[loss]:.3f}" if loss in scores else "no DSC"
+        note = note_on(loss)
         inside = float((mask[top:bottom, left:right] > 0).sum() / max(int((mask > 0).sum()), 1))
         note += ", nothing here" if not mask.any() else f", {percent(1 - inside)} outside" if inside < 0.995 else ""
         svg = _svg(left, top, right - left, bottom - top, f'{under}<use href="#{ids[loss]}" stroke-width="1.8"/>')
