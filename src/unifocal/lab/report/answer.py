@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.labels import in_full
 from unifocal.lab.report.numbers import is_share, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER, NOT_SHOWN
@@ -112,8 +113,8 @@ def _uneven(block: Block, study: Study, top: str) -> tuple[str, str]:
     return (
         f"{none} can be called the best by mean {block.called} for {_where(block)}: it is undefined on more cases for "
         "some losses than for others, and without those a loss that failed looks better.",
-        f"Of such means that of {block.names[top]} is the {which}, {mean}; the tests below compare two losses on "
-        f"the {block.pairs.unit_name}s that both have.",
+        f"Of such means that of {in_full(top, block.names[top])} is the {which}, {mean}; the tests below compare two "
+        f"losses on the {block.pairs.unit_name}s that both have.",
     )
 
 
@@ -125,7 +126,8 @@ def _best(block: Block, best: str) -> str:
         known = f"95 % interval {mean_span(mean, half, block.metric)} over {counted(int(folds), 'fold')}"
     which = "lowest" if block.lower_is_better else "highest"
     number = value(mean, block.metric)
-    return f"{block.names[best]} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
+    name = in_full(best, block.names[best])
+    return f"{name} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
 
 
 def _ahead(block: Block, lead: Lead) -> str:

@@ -10,6 +10,7 @@ from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.sizes import FAVOURED
+from unifocal.lab.report.tuned import search_so_far
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
 from unifocal.lab.words import counted
@@ -41,6 +42,8 @@ def _unfinished(study: Study) -> Iterator[str]:
             f"{counted(len(failed), 'run')} of {len(study.runs)} failed. Losses without every run are compared on "
             "fewer cases, and none of them is called the best."
         )
+    if so_far := search_so_far(study):
+        yield f"{so_far}. This page compares the losses at their defaults alone."
     if left:
         have = "has" if len(left) == 1 else "have"
         yield f"{counted(len(left), 'run')} of {len(study.runs)} {have} not finished: all of this may still change."

@@ -8,7 +8,7 @@ from unifocal.lab.experiment import Experiment, shares
 from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.lesions import histogram
 from unifocal.lab.report.figures.style import Drawing
-from unifocal.lab.report.parts import Fold, Section, Text, parts
+from unifocal.lab.report.parts import Fold, Section, Text, captioned, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import numbered
 from unifocal.lab.report.summary import near_duplicate_line
@@ -34,7 +34,7 @@ def _dataset(name: str, experiment: Experiment, study: Study) -> Section:
         name,
         parts(
             description_table(name, experiment),
-            lesion_sizes(name, experiment, study),
+            captioned(lesion_sizes(name, experiment, study), name if len(study.datasets) > 1 else ""),
             Text(f"{near[0].upper()}{near[1:]}."),
             Fold(f"Near-duplicates ({counted(len(experiment.pairs), 'pair')})", (pairs,)) if pairs else None,
             folds_table(name, experiment),

@@ -14,6 +14,7 @@ from unifocal.lab.report.parts import Bullets, Code, Fold, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.summary import command_of
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.report.tuned import search_so_far
 from unifocal.lab.settings import SECTIONS, text_of
 from unifocal.lab.words import counted
 
@@ -43,14 +44,17 @@ def completeness(study: Study, blocks: list[Block]) -> Section:
 
 
 def sentence(study: Study) -> str:
-    """`20 of 21 runs finished, 1 failed.`"""
+    """`20 of 21 runs finished, 1 failed.`; of a search that has not ended, how far it is."""
     count = {state: sum(run.state == state for run in study.runs) for state in TONES}
     told = [f"{count['finished']} of {counted(len(study.runs), 'run')} finished"]
     told += [f"{count['failed']} failed"] * bool(count["failed"])
     told += [f"{count['running']} running"] * bool(count["running"])
     told += [f"{count['waiting']} not begun"] * bool(count["waiting"])
     left = f"; {study.time_left}" if study.time_left else ""
-    return f"{', '.join(told)}{left}."
+    if so_far := search_so_far(study):
+        return f"{so_far}; of the losses at their defaults, which this page compares, {', '.join(told)}{left}."
+    to_come = f"; still to come: {study.to_come}" if study.to_come else ""
+    return f"{', '.join(told)}{to_come}{left}."
 
 
 def _called(run: PlannedRun, study: Study) -> str:

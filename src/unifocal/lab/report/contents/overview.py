@@ -14,6 +14,7 @@ from unifocal.lab.report.numbers import interval, notes_on
 from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.report.tuned import tuned
 from unifocal.lab.report.warnings import warnings
 from unifocal.lab.statistics.datasets import over_datasets
 from unifocal.lab.statistics.friedman import friedman
@@ -21,11 +22,16 @@ from unifocal.lab.words import counted
 
 
 def answers(study: Study, blocks: Sequence[Block]) -> Section:
-    """Two sentences for each block; of a single one the first is large."""
-    found: list[Part] = []
+    """What tuning recommends, then two sentences for each block; the first is large where all is of one thing."""
+    before = tuned(study)
+    found: list[Part] = [Text(text, is_lead=n == 0) for n, text in enumerate(before)]
     for block in blocks:
         first, *rest = answer(block, study)
-        found += [Text(first, is_lead=True), *map(Text, rest)] if len(blocks) == 1 else [Text(" ".join([first, *rest]))]
+        found += (
+            [Text(first, is_lead=not before), *map(Text, rest)]
+            if len(blocks) == 1
+            else [Text(" ".join([first, *rest]))]
+        )
     return Section("answer", "Answer", (*found, Text(facts(study))))
 
 

@@ -12,7 +12,7 @@ from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.numbers import NONE, interval, notes_on, value
-from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
+from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, captioned, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.words import counted
@@ -35,7 +35,7 @@ def _place(study: Study, blocks: Sequence[Block], dataset: str, network: str, is
     name = slug(f"{dataset} {network}")
     title = "" if is_only else f"{dataset}, {network}"
     return parts(
-        learning(histories, block.names, f"learning-{name}"),
+        captioned(learning(histories, block.names, f"learning-{name}"), title),
         cost_table(runs, block, f"cost-{name}", title),
     )
 

@@ -12,7 +12,7 @@ from unifocal.lab.pictures import View, draw_rows
 from unifocal.lab.progress import Track
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
-from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Sheet, Text, Tile, parts
+from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Sheet, Text, Tile, captioned, parts
 from unifocal.lab.report.pictures.choice import Shown, choose, read
 from unifocal.lab.report.pictures.surfaces import bounding_box, surface
 from unifocal.lab.report.pictures.tiles import colours, cut, tiles
@@ -31,7 +31,8 @@ def pictures(study: Study, blocks: Sequence[Block], track: Track) -> Section | N
         inner = _place(study, study.experiments[dataset], block, track)
         if inner:
             title = ", ".join([dataset, *([network] if len(study.networks) > 1 else [])])
-            found.append(Section(f"pictures-{slug(dataset + ' ' + network)}", title, inner))
+            section = Section(f"pictures-{slug(dataset + ' ' + network)}", title, inner)
+            found.append(captioned(section, title if len(places) > 1 else ""))
     if not found:
         return None
     inner = found[0].parts if len(found) == 1 else tuple(found)
