@@ -21,7 +21,7 @@ def of(out):
 def clear(tmp_path, **changes):
     """A comparison with which nothing is wrong: one loss far ahead, two seeds, five folds, patients known."""
     usual: dict[str, Any] = {"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40}
-    out = write_folder(tmp_path, "dice,focal", **usual | changes)
+    out = write_folder(tmp_path, **{"losses": "dice,focal"} | usual | changes)
     path = out / "dataset.json"
     record = json.loads(path.read_text())
     for case in record["dataset"]["cases"]:
@@ -32,6 +32,11 @@ def clear(tmp_path, **changes):
 
 def test_nothing_is_wrong(tmp_path):
     assert of(clear(tmp_path)) == []
+
+
+def test_one_loss_under_two_names(tmp_path):
+    [told] = of(clear(tmp_path, losses="dice,tversky:delta=0.5"))
+    assert told.startswith("dice and tversky:delta=0.5 are the same loss: each has runs of its own")
 
 
 def test_cases_without_foreground_are_told_apart(tmp_path):

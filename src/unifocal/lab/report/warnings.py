@@ -13,6 +13,7 @@ from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tuned import search_so_far
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
+from unifocal.lab.twins import warnings_of
 from unifocal.lab.words import counted
 
 STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
@@ -26,6 +27,7 @@ def warnings(study: Study, blocks: list[Block]) -> list[str]:
     found = [
         *(text for name, experiment in study.experiments.items() for text in _leakage(_of(name, study), experiment)),
         *_unfinished(study),
+        *warnings_of(study.settings.losses, {len(dataset.classes) for dataset in study.datasets.values()}),
         *study.damaged,
         *(text for block in blocks for text in _block(block)),
         *_training(study),
