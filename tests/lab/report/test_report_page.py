@@ -180,6 +180,22 @@ def test_the_papers_values_stand_beside_ours(tmp_path, monkeypatch):
     assert (
         "paper&#39;s DSC" in text and ">0.777</td>" in text and "The paper&#39;s values are from its own data" in text
     )
+    assert "Here these settings are not the protocol&#39;s: losses dice,tversky:delta=0.7,focal in place of" in text
+    assert re.search(r"; folds 3 in place of \d+; .*epochs 4 in place of \d+\.</p>", text)
+
+
+@pytest.mark.parametrize(
+    ("target", "why"), [("lesion", "are not on file"), ("tumour", "are of other networks or classes")]
+)
+def test_a_protocol_without_values_for_these_results_says_so(tmp_path, monkeypatch, target, why):
+    from unifocal.lab import protocols
+
+    results = () if target == "lesion" else (protocols.Result("unet", "dice", target, "DSC", 0.777, "Table 3"),)
+    paper = protocols.load("generalised-focal/bus2017")
+    monkeypatch.setattr(protocols, "_load", lambda name: protocols.Protocol(**{**vars(paper), "results": results}))
+    study = read_study(write_folder(tmp_path, cases=6, protocol="generalised-focal/bus2017"))
+    text = render(title(study), build(study, quick=True))
+    assert f"The results of its paper {why}, so none stand beside these." in text
 
 
 def test_what_was_given_in_place_of_a_papers_number_is_not_called_the_papers(tmp_path):

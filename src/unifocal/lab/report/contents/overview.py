@@ -8,7 +8,7 @@ import pandas as pd
 from unifocal.lab.report.analysis import ALPHA, Block
 from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.methods import sentence
-from unifocal.lab.report.contents.results import best_of
+from unifocal.lab.report.contents.results import best_of, published
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.numbers import interval, notes_on
 from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
@@ -32,10 +32,10 @@ def answers(study: Study, blocks: Sequence[Block]) -> Section:
             if len(blocks) == 1
             else [Text(" ".join([first, *rest]))]
         )
-    return Section("answer", "Answer", (*found, Text(facts(study))))
+    return Section("answer", "Answer", (*found, Text(facts(study, blocks))))
 
 
-def facts(study: Study) -> str:
+def facts(study: Study, blocks: Sequence[Block]) -> str:
     """The size of the study in a line."""
     cases = sum(len(dataset.cases) for dataset in study.datasets.values())
     folds = {len(experiment.splits) for experiment in study.experiments.values()}
@@ -49,7 +49,15 @@ def facts(study: Study) -> str:
         counted(study.settings.epochs, "epoch"),
     ]
     protocol = f" Protocol {study.protocol.name} ({study.protocol.source})." if study.protocol else ""
-    return f"{', '.join(told)}. {sentence(study)}{protocol}"
+    return f"{', '.join(told)}. {sentence(study)}{protocol}{_on_paper(study, blocks)}"
+
+
+def _on_paper(study: Study, blocks: Sequence[Block]) -> str:
+    """Why no value of a protocol's paper stands beside the results."""
+    if study.protocol is None or any(published(block, study) for block in blocks):
+        return ""
+    which = "are of other networks or classes" if study.protocol.results else "are not on file"
+    return f" The results of its paper {which}, so none stand beside these."
 
 
 def cautions(study: Study, blocks: list[Block]) -> Section | None:
