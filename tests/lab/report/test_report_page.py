@@ -1,6 +1,7 @@
 """The page as text, for every kind of comparison: sound HTML, whole by itself, and safe from names."""
 
 import json
+import platform
 import re
 from html.parser import HTMLParser
 
@@ -9,10 +10,14 @@ from folders import write_folder
 from kinds import KINDS
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.report.contents.methods import settings_table
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.data import description_table
+from unifocal.lab.report.contents.methods import settings_table, versions_table
+from unifocal.lab.report.contents.training import cost_table
 from unifocal.lab.report.page import render
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build, title, write_report
+from unifocal.lab.training.execute import processor, versions
 
 VOID = {"meta", "link", "br", "img"}
 SLOW = {"hundred"}
@@ -151,6 +156,43 @@ def test_several_data_sets_stand_side_by_side(tmp_path):
     assert "Losses compared on first and second" in text
     assert 'id="results-first-unet-lesion"' in text and 'id="table-together"' in text
     assert 'id="figure-critical-difference-data-sets"' in text and "2 data sets" in text
+
+
+def test_how_to_read_it_is_there_and_folded(folder_of):
+    text = (folder_of("plain") / "report.html").read_text(encoding="utf-8")
+    [block] = re.findall(r"<details>\s*<summary>How to read this</summary>(.*?)</details>", text, flags=re.S)
+    for words in ("DSC (Dice) and IoU", "HD95: the distance in px", "within 1 px", "covers one pixel of it at least"):
+        assert words in block
+
+
+def test_the_cost_says_what_is_a_sum_and_a_half_epoch(tmp_path):
+    out = write_folder(tmp_path, "dice", folds=2, cases=6)
+    [path, *_] = sorted(out.glob("runs/*/result.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"best_epoch": 1}))
+    study = read_study(out)
+    cost = cost_table(study.runs, analyse(study, "DSC")[0], "cost", "")
+    assert [cell.text for cell in cost.rows[0]][-2:] == ["12 s", "2.5 of 4"]
+    assert cost.columns[-2] == "all runs together" and "which is their sum" in cost.notes[0]
+
+
+def test_versions_name_processor_python_and_scipy(tmp_path):
+    out = write_folder(tmp_path, "dice", folds=2, cases=6)
+    for path in out.glob("runs/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": processor(), "versions": versions()}))
+    table = versions_table(read_study(out))
+    assert table.rows[0][1].text == processor() != ""
+    assert f"python {platform.python_version()}, " in table.rows[0][3].text and "scipy 1." in table.rows[0][3].text
+    assert f"Python {platform.python_version()}, SciPy 1." in table.notes[1]
+
+
+def test_every_row_of_the_data_has_a_name(tmp_path):
+    out = write_folder(tmp_path, "dice", cases=6)
+    record = json.loads((out / "dataset.json").read_text())
+    record["dataset"]["facts"][0]["voxels"] = [1024, 0]
+    (out / "dataset.json").write_text(json.dumps(record))
+    [(name, experiment)] = read_study(out).experiments.items()
+    names = [row[0].text for row in description_table(name, experiment).rows]
+    assert "" not in names and names.count("lesion, % of image") == 2
 
 
 def test_a_sweep_is_shown(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from folders import there, write_folder
 
 from unifocal.lab.report.analysis import analyse
-from unifocal.lab.report.contents.compared import ranks_table
+from unifocal.lab.report.contents.compared import pairs_table, ranks_table
 from unifocal.lab.report.contents.results import best_of, main_table, metrics_table
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.reading import read_study
@@ -200,6 +200,12 @@ def test_any_name_compiles(tmp_path, encoding):
     names = [name for name in characters if encoding or "fontenc" not in latex(small([(name, "1")]))]
     rows = [("".join(names[n : n + 12]), "1") for n in range(0, len(names), 12)]
     compile_latex(rf"{encoding}\usepackage{{booktabs,longtable}}", latex(small(rows)), tmp_path)
+
+
+def test_a_table_that_is_cut_names_the_file_that_has_all(tmp_path):
+    losses = ",".join(f"tversky:delta={n / 100}" for n in range(30, 43))
+    [block] = analyse(read_study(write_folder(tmp_path, losses, cases=9)), "DSC")
+    assert pairs_table(block, "x").notes[-1] == "The 66 pairs of the lowest p of 78; pairs-x.csv has all."
 
 
 def compile_latex(packages, inputs, folder):

@@ -67,7 +67,7 @@ def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
     path.write_text(json.dumps(record))
     [block] = analyse(read_study(out), "recall")
     assert block.means("recall").loc["focal", "mean"] > 0
-    assert any(text.startswith("focal (100 %): in so many of the cases that show lesion") for text in of(out))
+    assert any("that show it: with focal in 100 % of these cases. Other" in text for text in of(out))
 
 
 def test_results_that_are_not_there_are_told_and_their_loss_is_not_the_best(tmp_path):
@@ -104,7 +104,7 @@ def undefined_once(loss, seed, case):
         ({"score": rule(step=0.0)}, ["the first place is not settled"]),
         (
             {"score": lambda loss, seed, case: (1 - loss) * (0.5 + case / 999)},
-            ["focal (100 %): in so many of the cases that show lesion"],
+            ["less than 1 % of lesion in many cases that show it: with focal in 100 % of these cases"],
         ),
         ({"score": undefined_once}, ["DSC is undefined for some losses only, on 1 of 40 cases"]),
     ],

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.labels import clipped, short_names
 from unifocal.lab.report.numbers import heading, interval, mean_span, notes_on, p_value, span, stars, value
 from unifocal.lab.report.reading import read_study
@@ -90,3 +91,11 @@ def test_results_by_size(tmp_path):
     found = [third.rows.set_index("loss")["mean"] for third in block.lesion_thirds]
     assert [third.number for third in block.lesion_thirds] == [9, 9, 9]
     assert np.array([[part["dice"], part["focal"]] for part in found]) == pytest.approx(2 / 3)
+
+
+def test_one_case_is_no_cases(tmp_path):
+    [block] = analyse(read_study(write_folder(tmp_path, cases=1, folds=1)), "DSC")
+    diagram = critical_difference(block.friedman, dict(block.names), "x")
+    assert diagram.caption.startswith("Mean ranks over 1 case, 1 is best.")
+    told = " ".join([*block.friedman.reasons, *block.pairs.reasons, *block.pairs.rows["reasons"].sum()])
+    assert "1 case is too few" in told and "1 case that differs: no result" in told and "1 cases" not in told

@@ -62,7 +62,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         also = f"and so {'has' if len(same) == 1 else 'have'} {some(same)}"
         return (
             f"{first}, {also}: the same on every {block.pairs.unit_name}.",
-            "These data hold no difference between them.",
+            "In these data there is no difference between them to be found.",
         )
     return f"{first}, {_ahead(block, lead)}.", _warranted(block, lead)
 
@@ -169,16 +169,17 @@ def _warranted(block: Block, lead: Lead) -> str:
         )
     if lead.verdict == NETWORKS_DIFFER:
         possible = _is_possible(lead.seen_folds, block)
-        seen = f", which would mostly show one of {value(lead.seen_folds, block.metric)}" if possible else ""
+        needed = f"; to be shown, a difference would have to be about {value(lead.seen_folds, block.metric)}"
         return (
-            f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
-            f"would ({over_folds}{seen}){worse}."
+            f"The trained networks differ on new cases ({over_cases}), but the folds do not show that networks trained "
+            f"anew would differ, too ({over_folds}{needed if possible else ''}){worse}."
         )
     alike = len(_those(block, lead.best, NOT_SHOWN) - {lead.next})
     more = f" or from {_other_losses(alike)}" if alike else ""
     apart = len(_those(block, lead.best, NETWORKS_DIFFER))
     only = (
-        f"; of {apart} more these trained networks differ, but the folds do not show that new ones would"
+        f"; {counted(apart, 'other loss differs', 'other losses differ')} from it on new cases with these trained "
+        "networks, but the folds do not show that networks trained anew would"
         if apart
         else ""
     )

@@ -153,10 +153,10 @@ def _collapsed(block: Block) -> Iterator[str]:
     share = (rows["value"] < NEXT_TO_NOTHING).groupby(rows["loss"], sort=False).mean()
     dead = share[share > MOST]
     if len(dead):
-        named = some([f"{block.names[loss]} ({percent(part)})" for loss, part in dead.items()])
+        named = some([f"with {block.names[loss]} in {percent(part)} of these cases" for loss, part in dead.items()])
         yield (
-            f"{named}: in so many of the cases that show {block.target} the trained networks find less than "
-            f"{percent(NEXT_TO_NOTHING)} of it. Other settings (learning rate, epochs) may be at fault rather than the "
+            f"The trained networks find less than {percent(NEXT_TO_NOTHING)} of {block.target} in many cases that show "
+            f"it: {named}. Other settings (learning rate, epochs) may be at fault rather than the "
             "loss."
         )
 

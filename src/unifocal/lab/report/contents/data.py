@@ -47,6 +47,8 @@ def description_table(name: str, experiment: Experiment) -> Table:
     dataset = experiment.dataset
     found = list(experiment.pairs) if dataset.dimension == 2 else []
     lines = sum_up(dataset, NearDuplicates(found, join(found, len(dataset.cases)))).lines()
+    for n, (name_of, value) in enumerate(lines):
+        lines[n] = (name_of or lines[n - 1][0], value)  # more of the same
     data = pd.DataFrame(lines, columns=["property", "value"])
     return make_table(f"data-{slug(name)}", f"{name}: what it holds.", ["property", name], lines, data, texts=[1])
 
@@ -74,9 +76,10 @@ def near_duplicates_table(name: str, experiment: Experiment) -> Table | None:
         [row.case, row.other, "identical" if row.identical else f"{row.similarity:.2f}"]
         for row in table.head(PAIRS).itertuples()
     ]
-    more = [f"The first {PAIRS} of {len(table)}; the files have all."] if len(table) > PAIRS else []
+    file = f"near-duplicates-{slug(name)}"
+    more = [f"The first {PAIRS} of {len(table)}; {file}.csv has all."] if len(table) > PAIRS else []
     return make_table(
-        f"near-duplicates-{slug(name)}",
+        file,
         f"{name}: near-duplicates, kept in one fold each.",
         ["image", "image", "similarity"],
         rows,

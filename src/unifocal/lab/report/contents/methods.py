@@ -1,6 +1,8 @@
 """How it was done: runs and their ends, settings, losses, versions, and how the numbers were made."""
 
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import pandas as pd
 
@@ -220,17 +222,22 @@ def versions_table(study: Study) -> Table | None:
     seen: dict[tuple[str, ...], int] = {}
     for run in study.runs:
         if run.result:
-            versions = [f"{name} {version}" for name, version in run.result.get("versions", {}).items()]
-            key = (str(run.result.get("device", NONE)), str(run.result.get("threads", NONE)), ", ".join(versions))
+            versions = [f"{name} {number}" for name, number in run.result.get("versions", {}).items()]
+            of_run = (str(run.result.get(name, NONE)) for name in ("device", "processor", "threads"))
+            key = (*of_run, ", ".join(versions))
             seen[key] = seen.get(key, 0) + 1
     if not seen:
         return None
     seeds = ", ".join(map(str, study.settings.seeds))
+    here = f"Tests and intervals of this page: Python {platform.python_version()}, SciPy {version('scipy')}."
     return make_table(
         "versions",
         "Hardware and versions of the finished runs.",
-        ["device", "CPU threads", "versions", "runs"],
+        ["device", "processor", "CPU threads", "versions", "runs"],
         [[*key, str(number)] for key, number in seen.items()],
-        texts=[2],
-        notes=[f"Seeds of weights, order and augmentation: {seeds}; of the folds: {study.settings.split_seed}."],
+        texts=[1, 3],
+        notes=[
+            f"Seeds of weights, order and augmentation: {seeds}; of the folds: {study.settings.split_seed}.",
+            here,
+        ],
     )

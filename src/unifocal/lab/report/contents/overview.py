@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from unifocal.lab.metrics.surfaces import TOLERANCE
 from unifocal.lab.report.analysis import ALPHA, Block
 from unifocal.lab.report.answer import answer
 from unifocal.lab.report.contents.methods import sentence
 from unifocal.lab.report.contents.results import best_of, published
 from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.numbers import interval, notes_on
-from unifocal.lab.report.parts import Bullets, Part, Section, Text, parts
+from unifocal.lab.report.parts import Bullets, Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.report.tuned import tuned
@@ -32,7 +33,33 @@ def answers(study: Study, blocks: Sequence[Block]) -> Section:
             if len(blocks) == 1
             else [Text(" ".join([first, *rest]))]
         )
-    return Section("answer", "Answer", (*found, Text(facts(study, blocks))))
+    return Section("answer", "Answer", (*found, Text(facts(study, blocks)), reading(study)))
+
+
+def reading(study: Study) -> Fold:
+    """The metrics of the first tables in words; docs/metrics.md has all of them."""
+    length = {"px" if dataset.facts[0].spacing is None else "mm" for dataset in study.datasets.values()}
+    unit = " or ".join(sorted(length))
+    return Fold(
+        "How to read this",
+        (
+            Bullets(
+                (
+                    "DSC (Dice) and IoU: the overlap of prediction and truth, 0 for none and 1 for the same. For "
+                    "masks P and T, DSC = 2 |P ∩ T| / (|P| + |T|), and IoU = |P ∩ T| / |P ∪ T|.",
+                    "Precision: the part of the prediction that is right. Recall: the part of the truth that is found.",
+                    f"HD95: the distance in {unit} within which 95 % of either surface lie from the other; lower is "
+                    "better, and it is undefined where only one of the two shows anything.",
+                    f"NSD: the share of both surfaces that lies within {TOLERANCE:g} {unit} of the other.",
+                    "A lesion is a connected region of the truth. It is found if the prediction covers one "
+                    f"{'pixel' if unit == 'px' else 'voxel'} of it at least; a predicted one is false if it touches no "
+                    "true one.",
+                    "Each metric is measured case by case, then averaged over the test cases of a fold, then over "
+                    "folds; ± is half of the 95 % interval over folds.",
+                )
+            ),
+        ),
+    )
 
 
 def facts(study: Study, blocks: Sequence[Block]) -> str:

@@ -75,7 +75,7 @@ def cost_table(runs: Sequence[PlannedRun], block: Block, name: str, title: str) 
                 duration(pace),
                 f"{pace / fastest:.2f} ×" if fastest else NONE,
                 duration(mine["seconds"].sum()),
-                f"{mine['best_epoch'].median() + 1:.0f} of {mine['epochs'].median():.0f}",
+                f"{mine['best_epoch'].median() + 1:g} of {mine['epochs'].median():g}",
                 *([f"{memory / 2**20:.0f} MiB" if memory == memory else NONE] if on_gpu else []),
             ]
         )
@@ -94,15 +94,15 @@ def cost_table(runs: Sequence[PlannedRun], block: Block, name: str, title: str) 
             "runs",
             "an epoch",
             "to the fastest",
-            "in all",
+            "all runs together",
             "best epoch",
             *(["GPU memory, peak"] if on_gpu else []),
         ],
         rows,
         data,
         notes=[
-            f"Medians over finished runs; times hold the machine's other work, too.{size}"
-            + ("" if on_gpu else " Memory is measured on GPUs only.")
+            "Medians over finished runs, but for “all runs together”, which is their sum; times hold the machine's "
+            f"other work, too.{size}" + ("" if on_gpu else " Memory is measured on GPUs only.")
         ],
     )
 

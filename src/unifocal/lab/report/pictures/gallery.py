@@ -77,11 +77,21 @@ def _row(shown: Shown, block: Block) -> tuple[Any, ...]:
 def _legend(experiment: Experiment, shown: int, of: int) -> str:
     names = experiment.dataset.classes[1:]
     classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
+    is_volume = experiment.dataset.dimension == 3
+    here = "in this slice" if is_volume else "in this picture"
+    whole = ", and of the whole volume, not of the slice" if is_volume else ""
+    several = ""
+    if len(names) > 1:
+        several = f" The DSC below a tile is the mean over the classes{whole}."
+    elif is_volume:
+        several = " The DSC below a tile is of the whole volume, not of the slice."
     limited = f" The best {shown} of {of} losses." if shown < of else ""
     return (
         "The truth is filled, a prediction is a line. The first tile is the whole image with all predictions, and the "
         "dashed frame, around the truth, is what the others enlarge. Cases are chosen by their DSC, averaged over "
-        f"losses.{classes}{limited}"
+        f"losses; those that show no {' or '.join(names)} are left out of best, median and worst. “5 % outside” below "
+        f"a tile: 5 % of that prediction lie outside its frame; “nothing here”: it marks nothing {here}."
+        f"{several}{classes}{limited}"
     )
 
 
@@ -101,7 +111,7 @@ def _case(shown: Shown, block: Block, losses: Sequence[str], name: str) -> Itera
     for number, (view, what) in enumerate(_views(shown)):
         label = f"{caption}, slice {view.index} with {what}"
         yield tiles(cut(shown, view), f"{name}-{number}", label, classes, named, shown.scores)
-    seen = _surfaces(shown, named, classes, name, f"{caption}, seen from outside")
+    seen = _surfaces(shown, named, classes, name, f"{caption}, surfaces in three dimensions")
     if seen:
         yield Fold(f"Surface of {shown.case}", (seen,))
 
