@@ -59,6 +59,21 @@ def test_a_run_with_a_damaged_file_counts_as_failed(tmp_path, name, how):
     assert any(text.startswith("1 run of 6 failed") for text in of(out))
 
 
+def test_an_infinite_value_is_named_by_file_loss_and_case(tmp_path):
+    out = write_folder(tmp_path, cases=8, folds=2)
+    path = out / RUN / "cases.csv"
+    path.write_text(re.sub(r"(case 2,lesion,DSC,)[\d.]+", r"\1inf", path.read_text()))
+    first, *_ = read_study(out).runs
+    assert first.state == "failed"
+    assert f"{path} has an infinite value (loss dice, case case 2, metric DSC)" in (first.reason or "")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "report.html").write_text("x")
+    with pytest.raises(LabError, match=r"report\.html is a file, not a folder"):
+        read_study(tmp_path / "report.html")
+
+
 @pytest.mark.parametrize("how", ["cut", "list"])
 def test_a_damaged_end_is_no_end(tmp_path, how):
     """The grid does such a run again."""

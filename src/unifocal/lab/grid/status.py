@@ -45,6 +45,8 @@ def read_status(out: Path) -> list[RunStatus]:
     Raises LabError if there is no comparison.
     """
     out = Path(out).expanduser()
+    if out.is_file():
+        raise LabError(f"expected the output folder of a comparison; {out} is a file, not a folder.")
     try:
         planned = read_json(out / "experiment.json")["runs"]
     except FileNotFoundError:
