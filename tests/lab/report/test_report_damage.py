@@ -9,7 +9,7 @@ from test_report_command import run
 from test_report_warnings import of
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid.status import read_status
+from unifocal.lab.grid.status import read_status, wait_for_plan
 from unifocal.lab.progress import silent
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.parts import Text, every
@@ -72,6 +72,8 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "report.html").write_text("x")
     with pytest.raises(LabError, match=r"report\.html is a file, not a folder"):
         read_study(tmp_path / "report.html")
+    with pytest.raises(LabError, match="not a folder"):  # nor is it waited for
+        wait_for_plan(tmp_path / "report.html", print)
 
 
 @pytest.mark.parametrize("how", ["cut", "list"])
