@@ -49,7 +49,7 @@ def reading(study: Study) -> Fold:
                     "masks P and T, DSC = 2 |P ∩ T| / (|P| + |T|), and IoU = |P ∩ T| / |P ∪ T|.",
                     "Precision: the part of the prediction that is right. Recall: the part of the truth that is found.",
                     f"HD95: the distance in {unit} within which 95 % of either surface lie from the other; lower is "
-                    "better, and it is undefined where only one of the two shows anything.",
+                    "better, and it is undefined where either mask is empty.",
                     f"NSD: the share of both surfaces that lies within {TOLERANCE:g} {unit} of the other.",
                     "A lesion is a connected region of the truth. It is found if the prediction covers one "
                     f"{'pixel' if unit == 'px' else 'voxel'} of it at least; a predicted one is false if it touches no "
