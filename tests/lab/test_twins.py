@@ -32,7 +32,7 @@ def test_losses_may_be_the_same_for_two_classes_alone():
 def test_a_warning_for_each_group():
     losses = LossChoice.parse_list("dice,tversky:delta=0.5,focal")
     assert warnings_of(losses, {2}) == [
-        "dice and tversky:delta=0.5 are the same loss: each has runs of its own, and all count in the correction for "
+        "dice and tversky:delta=0.5 are the same loss: each has runs of its own, and both count in the correction for "
         "many comparisons."
     ]
 

@@ -37,7 +37,7 @@ def warnings_of(losses: Sequence[LossChoice], classes: Iterable[int]) -> list[st
     """A sentence for each such group; a comparison of a loss with itself may be meant."""
     return [
         f"{', '.join(loss.label for loss in first)} and {last.label} are the same loss: each has runs of its own, and "
-        "all count in the correction for many comparisons."
+        f"{'all' if len(first) > 1 else 'both'} count in the correction for many comparisons."
         for *first, last in same_losses(losses, classes)
     ]
 

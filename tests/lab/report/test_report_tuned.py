@@ -53,7 +53,7 @@ def test_a_sweep_recommends_what_its_validation_cases_chose(tmp_path):
     (out / "tuning.json").write_text(json.dumps(outcome))
     first, second, third, *_ = told(out)
     assert first == "The sweep recommends unified-focal with delta=0.8, gamma=0.1, chosen by the validation cases."
-    assert second == "Compared by the test cases, which is not how it was chosen, are the losses of its last stage:"
+    assert second == "It was not chosen by the test cases, on which the losses of its last stage compare as follows:"
     assert third.startswith("unified-focal with gamma=0.5 has the highest mean DSC")
 
 
@@ -98,7 +98,7 @@ def test_a_search_that_has_ended(tmp_path):
     (out / "search.json").write_text(json.dumps(outcome))
     first, second, *_ = told(out)
     assert first == "The search recommends focal with gamma=1.5, made of what won on each fold by its validation cases."
-    assert second == "Compared by the test cases, which is not how it was chosen, are the losses at their defaults:"
+    assert second == "It was not chosen by the test cases, on which the losses at their defaults compare as follows:"
     assert sentence(read_study(out)) == "6 of 6 runs finished."
 
 

@@ -24,7 +24,7 @@ def tuned(study: Study) -> tuple[str, ...]:
         return ()
     return (
         f"The {kind} recommends {_named(label)}, {chosen}.",
-        f"Compared by the test cases, which is not how it was chosen, are {compared}:",
+        f"It was not chosen by the test cases, on which {compared} compare as follows:",
     )
 
 
