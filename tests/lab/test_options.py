@@ -94,7 +94,7 @@ def test_layers_from_the_command_line(asked, tmp_path):
         (["--epochs", "3", "--set", "epochs=4"], ["--epochs and --set epochs"]),
         (["--set", "epoch=3"], ["epoch", "Did you mean 'epochs'"]),
         (["--set", "epochs"], ["name=value"]),
-        (["--epochs", "many"], ["--epochs: epochs", "got 'many'"]),
+        (["--epochs", "many"], ["--epochs: expected a whole number", "got 'many'"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
         (["--protocol", "kits19"], ["expected a protocol"]),
         (

@@ -33,6 +33,7 @@ from unifocal.lab.results import join_tables, read_table, write_table
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import lock, write_json
 from unifocal.lab.training.execute import TABLES
+from unifocal.lab.twins import warnings_of
 from unifocal.lab.words import counted
 
 ALONE: Mapping[str, Any] = {}  # of runs that are a part of nothing else
@@ -62,6 +63,8 @@ def plan_all(datasets: Sequence[Dataset], settings: Settings, out: Path, watcher
     """Check everything, then plan each data set in its folder."""
     datasets = [select(dataset, settings) for dataset in datasets]
     check(datasets, settings)
+    for warning in warnings_of(settings.losses, {len(dataset.classes) for dataset in datasets}):
+        watcher.stage(warning)
     with lock(out, watcher.stage):
         several = len(datasets) > 1
         return [plan_aloud(dataset, settings, out / dataset.name if several else out, watcher) for dataset in datasets]

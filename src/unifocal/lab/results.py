@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unifocal.lab.errors import LabError
@@ -46,6 +47,10 @@ def read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
         raise LabError(f"expected a table; {path} is damaged ({error}). {ANEW}") from None
     if not is_whole(path, rows):
         raise LabError(f"expected a whole table; {path} is cut short. {ANEW}")
+    if "value" in table and (infinite := table[np.isinf(table["value"])]).size:
+        row = infinite.iloc[0]
+        what = ", ".join(f"{name} {row[name]}" for name in ("loss", "case", "metric") if name in row)
+        raise LabError(f"expected numbers, or nothing where undefined; {path} has an infinite value ({what}). {ANEW}")
     return table
 
 

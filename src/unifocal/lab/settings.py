@@ -308,7 +308,9 @@ def check_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Set
 
 def _mistake(name: str, problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """Where a setting comes from, what it expects, what came, and what it is for."""
-    where = f"{origins[name]}: {name}" if name in origins else name
+    where = origins.get(name, name)
+    if where.lstrip("-").replace("-", "_") != name:  # an option says its name itself
+        where = f"{where}: {name}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no such setting.{suggest(name, Settings.model_fields)}"
     field, value = Settings.model_fields[name], values.get(name, problem["input"])

@@ -117,6 +117,7 @@ def test_every_row_is_drawn_or_follows_or_is_a_mistake_of_nobody(tree):
             assert any(told(row).split(",")[0].split(" ")[0] in text for text in texts), row
     wrong = [row for row in arrows if not row.holds and row.claim]
     assert said.count("✗") == len(wrong) + 1  # and the legend's
+    assert not any("None" in text for text in texts) and any("no β" in text for text in texts)
     assert all(family._replaced(row.why, family.GREEK) in tree.caption for row in wrong)
     assert "by themselves: jaccard, cosine-tversky, adaptive-focal" in said
 

@@ -124,7 +124,7 @@ def test_these_networks_differ_where_only_the_cases_say_so(tmp_path):
     t = np.mean(differences) / np.sqrt((1 / 3 + 1 / 2) * np.var(differences, ddof=1))
     assert lead.p_folds == pytest.approx(2 * stats.t.sf(t, 2)) and lead.p_folds > 0.05 > lead.p_cases
     _, second = answer(block, study)
-    assert second.startswith("These trained networks differ on new cases (p < 0.001 over cases), but the folds do not")
+    assert second.startswith("The trained networks differ on new cases (p < 0.001 over cases), but the folds do not")
     assert f"p = {lead.p_folds:.3f} over folds" in second
 
 
@@ -152,7 +152,10 @@ def test_those_that_only_the_cases_tell_apart_are_no_equals(tmp_path):
     assert NETWORKS_DIFFER in set(block.verdicts.rows["verdict"])
     _, second = answer(block, study)
     assert " or from " not in second
-    assert second.endswith("; of 1 more these trained networks differ, but the folds do not show that new ones would.")
+    assert second.endswith(
+        "; 1 other loss differs from it on new cases with these trained networks, but the folds do not show that "
+        "networks trained anew would."
+    )
 
 
 def test_folds_so_few_that_no_difference_would_be_seen(tmp_path):
@@ -193,7 +196,7 @@ def test_equal_everywhere(tmp_path):
     assert first.endswith(
         "0.500 (95 % interval 0.500 to 0.500 over 3 folds), and so have tversky, focal: the same on every case."
     )
-    assert second == "These data hold no difference between them."
+    assert second == "In these data there is no difference between them to be found."
 
 
 def test_of_distances_the_lowest_is_best(tmp_path):

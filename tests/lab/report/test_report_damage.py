@@ -9,7 +9,7 @@ from test_report_command import run
 from test_report_warnings import of
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.grid.status import read_status
+from unifocal.lab.grid.status import read_status, wait_for_plan
 from unifocal.lab.progress import silent
 from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.parts import Text, every
@@ -57,6 +57,23 @@ def test_a_run_with_a_damaged_file_counts_as_failed(tmp_path, name, how):
     assert re.search(rf"{name} is (damaged|cut short).*(repeat the command|does the run again)", first.reason or "")
     assert all(run.is_finished for run in others)
     assert any(text.startswith("1 run of 6 failed") for text in of(out))
+
+
+def test_an_infinite_value_is_named_by_file_loss_and_case(tmp_path):
+    out = write_folder(tmp_path, cases=8, folds=2)
+    path = out / RUN / "cases.csv"
+    path.write_text(re.sub(r"(case 2,lesion,DSC,)[\d.]+", r"\1inf", path.read_text()))
+    first, *_ = read_study(out).runs
+    assert first.state == "failed"
+    assert f"{path} has an infinite value (loss dice, case case 2, metric DSC)" in (first.reason or "")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "report.html").write_text("x")
+    with pytest.raises(LabError, match=r"report\.html is a file, not a folder"):
+        read_study(tmp_path / "report.html")
+    with pytest.raises(LabError, match="not a folder"):  # nor is it waited for
+        wait_for_plan(tmp_path / "report.html", print)
 
 
 @pytest.mark.parametrize("how", ["cut", "list"])

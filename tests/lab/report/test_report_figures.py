@@ -146,6 +146,23 @@ def test_the_critical_difference_diagram_tells_ranks_and_bars(block):
     assert f"CD {block.friedman.critical_difference:.2f}" in drawing.svg
 
 
+def test_the_scale_of_many_ranks_begins_near_the_best(tmp_path):
+    losses = ",".join(f"tversky:delta={n / 100}" for n in range(30, 60))
+    best_differs = lambda loss, seed, case: 0.5 + 0.1 * ((7 * loss + 11 * case) % 30) / 30  # noqa: E731
+    [block] = analyse(read_study(write_folder(tmp_path, losses, best_differs, with_runs=False)), "DSC")
+    drawing = there(critical_difference(block.friedman, dict(block.names), "x"))
+    first = int(block.friedman.mean_ranks.min())
+    ticks = [int(text) for text in re.findall(r">(\d+)</text>", drawing.svg)]
+    assert first > 5 and min(ticks) == first
+    assert f"critical difference of {block.friedman.critical_difference:.2f} (Nemenyi" in drawing.caption
+
+
+def test_learning_curves_say_that_they_are_of_the_loss():
+    history = pd.DataFrame({"epoch": [0, 1], "train_loss": [1.0, 0.5], "validation_loss": [1.0, 0.7]})
+    drawing = there(learning({"dice": [history]}, {"dice": "dice"}, "x"))
+    assert ">loss</text>" in drawing.svg and "the loss of the training batches (dashed)" in drawing.caption
+
+
 def test_a_level_is_sign_and_strength():
     assert [level(p, sign) for p, sign in ((0.2, 1), (0.05, 1), (0.01, -1), (0.0001, -1), (0.0001, 0))] == [
         0,
@@ -255,6 +272,13 @@ def test_a_sweep_of_words_is_drawn_in_their_order():
     assert drawing.alt == "DSC by the value of each parameter; chosen: order = none."
     assert drawing.svg.index(">none<") < drawing.svg.index(">other<")
     assert sweep(pd.DataFrame(), "DSC", "x") is None
+
+
+def test_marks_side_by_side_are_explained():
+    table = pd.DataFrame({"parameter": "gamma", "value": ["0.1", "0.5"], "stage": 1, "chosen": [True, False]})
+    for part in ("validation", "test"):
+        table = table.assign(**{part: [0.5, 0.6], f"{part}_half_width": 0.1})
+    assert "stand a little apart sideways" in there(sweep(table, "DSC", "sweep")).caption
 
 
 def test_lesions_of_one_size_make_a_histogram():

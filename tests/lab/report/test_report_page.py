@@ -1,18 +1,23 @@
 """The page as text, for every kind of comparison: sound HTML, whole by itself, and safe from names."""
 
 import json
+import platform
 import re
 from html.parser import HTMLParser
 
 import pytest
-from folders import write_folder
+from folders import there, write_folder
 from kinds import KINDS
 
 from unifocal.lab.errors import LabError
-from unifocal.lab.report.contents.methods import settings_table
+from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.contents.data import description_table
+from unifocal.lab.report.contents.methods import settings_table, versions_table
+from unifocal.lab.report.contents.training import cost_table
 from unifocal.lab.report.page import render
 from unifocal.lab.report.reading import read_study
 from unifocal.lab.report.writing import build, title, write_report
+from unifocal.lab.training.execute import processor, versions
 
 VOID = {"meta", "link", "br", "img"}
 SLOW = {"hundred"}
@@ -153,6 +158,43 @@ def test_several_data_sets_stand_side_by_side(tmp_path):
     assert 'id="figure-critical-difference-data-sets"' in text and "2 data sets" in text
 
 
+def test_how_to_read_it_is_there_and_folded(folder_of):
+    text = (folder_of("plain") / "report.html").read_text(encoding="utf-8")
+    [block] = re.findall(r"<details>\s*<summary>How to read this</summary>(.*?)</details>", text, flags=re.S)
+    for words in ("DSC (Dice) and IoU", "HD95: the distance in px", "within 1 px", "covers one pixel of it at least"):
+        assert words in block
+
+
+def test_the_cost_says_what_is_a_sum_and_a_half_epoch(tmp_path):
+    out = write_folder(tmp_path, "dice", folds=2, cases=6)
+    [path, *_] = sorted(out.glob("runs/*/result.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"best_epoch": 1}))
+    study = read_study(out)
+    cost = there(cost_table(study.runs, analyse(study, "DSC")[0], "cost", ""))
+    assert [cell.text for cell in cost.rows[0]][-2:] == ["12 s", "2.5 of 4"]
+    assert cost.columns[-2] == "all runs together" and "which is their sum" in cost.notes[0]
+
+
+def test_versions_name_processor_python_and_scipy(tmp_path):
+    out = write_folder(tmp_path, "dice", folds=2, cases=6)
+    for path in out.glob("runs/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": processor(), "versions": versions()}))
+    table = there(versions_table(read_study(out)))
+    assert table.rows[0][1].text == processor() != ""
+    assert f"python {platform.python_version()}, " in table.rows[0][3].text and "scipy 1." in table.rows[0][3].text
+    assert f"Python {platform.python_version()}, SciPy 1." in table.notes[1]
+
+
+def test_every_row_of_the_data_has_a_name(tmp_path):
+    out = write_folder(tmp_path, "dice", cases=6)
+    record = json.loads((out / "dataset.json").read_text())
+    record["dataset"]["facts"][0]["voxels"] = [1024, 0]
+    (out / "dataset.json").write_text(json.dumps(record))
+    [(name, experiment)] = read_study(out).experiments.items()
+    names = [row[0].text for row in description_table(name, experiment).rows]
+    assert "" not in names and names.count("lesion, % of image") == 2
+
+
 def test_a_sweep_is_shown(tmp_path):
     out = write_folder(tmp_path, "dice,focal", cases=6)
     (out / "tuning.csv").write_text(
@@ -180,6 +222,22 @@ def test_the_papers_values_stand_beside_ours(tmp_path, monkeypatch):
     assert (
         "paper&#39;s DSC" in text and ">0.777</td>" in text and "The paper&#39;s values are from its own data" in text
     )
+    assert "Here these settings are not the protocol&#39;s: losses dice,tversky:delta=0.7,focal in place of" in text
+    assert re.search(r"; folds 3 in place of \d+; .*epochs 4 in place of \d+\.</p>", text)
+
+
+@pytest.mark.parametrize(
+    ("target", "why"), [("lesion", "are not on file"), ("tumour", "are of other networks or classes")]
+)
+def test_a_protocol_without_values_for_these_results_says_so(tmp_path, monkeypatch, target, why):
+    from unifocal.lab import protocols
+
+    results = () if target == "lesion" else (protocols.Result("unet", "dice", target, "DSC", 0.777, "Table 3"),)
+    paper = protocols.load("generalised-focal/bus2017")
+    monkeypatch.setattr(protocols, "_load", lambda name: protocols.Protocol(**{**vars(paper), "results": results}))
+    study = read_study(write_folder(tmp_path, cases=6, protocol="generalised-focal/bus2017"))
+    text = render(title(study), build(study, quick=True))
+    assert f"The results of its paper {why}, so none stand beside these." in text
 
 
 def test_what_was_given_in_place_of_a_papers_number_is_not_called_the_papers(tmp_path):

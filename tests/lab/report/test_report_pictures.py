@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from unifocal.lab.report.analysis import analyse
 from unifocal.lab.report.parts import Gallery, Text, every
 from unifocal.lab.report.pictures import choice
 from unifocal.lab.report.pictures.choice import Shown, choose
-from unifocal.lab.report.pictures.gallery import _views, pictures
+from unifocal.lab.report.pictures.gallery import _legend, _views, pictures
 from unifocal.lab.report.pictures.surfaces import SIDE, bounding_box, surface
 from unifocal.lab.report.pictures.tiles import cut, outline, tiles
 from unifocal.lab.report.reading import read_study
@@ -115,6 +116,18 @@ def test_of_several_seeds_one_is_drawn_with_its_own_dsc(tmp_path):
         for text, seed in zip(found, seeds, strict=True):
             assert text.startswith(f"DSC {score(0, seed, number):.3f}, seed {seed}")
     assert "a line and its DSC are of one seed" in next(every(Text, [section])).text
+
+
+def test_the_legend_explains_what_stands_below_the_tiles(tmp_path):
+    out = write_folder(tmp_path, "dice,focal", cases=5)
+    [experiment] = read_study(out).experiments.values()
+    words = _legend(experiment, 2, 2, 1)
+    assert "those that show no lesion are left out of best, median and worst" in words
+    assert "“5 % outside” below a tile: 5 % of that prediction lie outside its frame" in words
+    assert "“nothing here”: it marks nothing in this picture" in words and "The DSC below a tile" not in words
+    classes = replace(experiment.dataset, classes=("background", "kidney", "tumour"))
+    words = _legend(replace(experiment, dataset=classes), 2, 2, 1)
+    assert "no kidney or tumour are left out" in words and "The DSC below a tile is the mean over the classes." in words
 
 
 def test_images_that_are_gone_are_told_of(tmp_path):

@@ -217,6 +217,12 @@ def test_any_name_compiles(tmp_path, encoding):
     compile_latex(rf"{encoding}\usepackage{{booktabs,longtable}}", latex(small(rows)), tmp_path)
 
 
+def test_a_table_that_is_cut_names_the_file_that_has_all(tmp_path):
+    losses = ",".join(f"tversky:delta={n / 100}" for n in range(30, 43))
+    [block] = analyse(read_study(write_folder(tmp_path, losses, cases=9)), "DSC")
+    assert pairs_table(block, "x").notes[-1] == "The 66 pairs of the lowest p of 78; pairs-x.csv has all."
+
+
 def compile_latex(packages, inputs, folder):
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{inputs}\n\\end{{document}}"
     (folder / "all.tex").write_text(document)

@@ -24,7 +24,7 @@ def of(out):
 def clear(tmp_path, **changes):
     """A comparison with which nothing is wrong: one loss far ahead, two seeds, five folds, patients known."""
     usual: dict[str, Any] = {"score": rule(step=0.1), "seeds": (0, 1), "folds": 5, "cases": 40}
-    out = write_folder(tmp_path, "dice,focal", **usual | changes)
+    out = write_folder(tmp_path, **{"losses": "dice,focal"} | usual | changes)
     path = out / "dataset.json"
     record = json.loads(path.read_text())
     for case in record["dataset"]["cases"]:
@@ -35,6 +35,11 @@ def clear(tmp_path, **changes):
 
 def test_nothing_is_wrong(tmp_path):
     assert of(clear(tmp_path)) == []
+
+
+def test_one_loss_under_two_names(tmp_path):
+    [told] = of(clear(tmp_path, losses="dice,tversky:delta=0.5"))
+    assert told.startswith("dice and tversky:delta=0.5 are the same loss: each has runs of its own")
 
 
 def test_cases_without_foreground_are_told_apart(tmp_path):
@@ -76,7 +81,7 @@ def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
     path.write_text(json.dumps(record))
     [block] = analyse(read_study(out), "recall")
     assert block.means("recall").loc["focal", "mean"] > 0
-    assert any(text.startswith("focal (100 %): in so many of the cases that show lesion") for text in of(out))
+    assert any("that show it: with focal in 100 % of these cases. Other" in text for text in of(out))
 
 
 def test_results_that_are_not_there_are_told_and_their_loss_is_not_the_best(tmp_path):
@@ -156,7 +161,7 @@ def undefined_once(loss, seed, case):
         ({"score": rule(step=0.0)}, ["the first place is not settled"]),
         (
             {"score": lambda loss, seed, case: (1 - loss) * (0.5 + case / 999)},
-            ["focal (100 %): in so many of the cases that show lesion"],
+            ["less than 1 % of lesion in many cases that show it: with focal in 100 % of these cases"],
         ),
         ({"score": undefined_once}, ["DSC is undefined for some losses only, on 1 of 40 cases"]),
     ],

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from folders import write_folder
+from folders import there, write_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unifocal.lab.report.analysis import analyse
+from unifocal.lab.report.figures.ranks import critical_difference
 from unifocal.lab.report.labels import clipped, short_names
 from unifocal.lab.report.numbers import heading, interval, mean_span, notes_on, p_value, span, stars, value
 from unifocal.lab.report.reading import read_study
@@ -105,3 +106,11 @@ def test_the_interval_of_lesions_draws_groups_whole():
         [third] = by_lesion_size(lesions, dict(zip(lesions["case"], unit, strict=True)))
         widths.append(float((third.rows["high"] - third.rows["low"]).iloc[0]))
     assert widths[1] / widths[0] == pytest.approx(2**0.5, rel=0.15)
+
+
+def test_one_case_is_no_cases(tmp_path):
+    [block] = analyse(read_study(write_folder(tmp_path, cases=1, folds=1)), "DSC")
+    diagram = there(critical_difference(block.friedman, dict(block.names), "x"))
+    assert diagram.caption.startswith("Mean ranks over 1 case, 1 is best.")
+    told = " ".join([*block.friedman.reasons, *block.pairs.reasons, *block.pairs.rows["reasons"].sum()])
+    assert "1 case is too few" in told and "1 case that differs: no result" in told and "1 cases" not in told

@@ -87,6 +87,29 @@ def test_test_cases_choose_nothing(out):
     assert honest.loss == other.loss
 
 
+@pytest.mark.parametrize(("best", "means"), [(0.8, "tversky 0.680, dice 0.620"), (0.7, "tversky 0.620, dice 0.620")])
+def test_a_tie_is_called_one_and_what_decided_is_said(tmp_path, best, means):
+    def rule(fold, trial, name, values, n):
+        won = ((0, 1), (2, 3))[name == "dice"]
+        if fold in won:
+            return best if name == "tversky" else 0.7
+        return 0.5 if fold < 4 else 0.5 + 0.2 * (name == "focal")
+
+    judgement = judged(tmp_path, rule, "tversky:delta=0.2..0.9,dice,focal", [[]] * FOLDS)
+    assert judgement.wins == {"tversky": 2, "dice": 2, "focal": 1}
+    text = "\n".join(lines(judgement, tmp_path))
+    decided = "which decided" if best == 0.8 else "equal, too, so the winner of the first fold counts"
+    assert "a tie between losses, as to folds won; the mean over folds of their best validation scores was " in text
+    assert decided in text and judgement.recommended.name == "tversky"
+
+
+def test_equal_trials_of_a_fold_are_a_tie(tmp_path):
+    judgement = judged(tmp_path, lambda fold, trial, name, values, n: 0.5 + 0.1 * (fold == 0 and trial in (1, 2)))
+    told = [line for line in lines(judgement, tmp_path) if line.startswith("fold ")]
+    assert told[0].startswith("fold 0: a tie, as 1 other trial has the winner's validation score; the first")
+    assert told[1].startswith("fold 1: a tie, as 4 other trials have")
+
+
 def test_the_loss_that_wins_most_folds(tmp_path):
     def rule(fold, trial, name, values, n):
         return 0.7 if name == "dice" and fold < 2 else 0.6 if trial % AGAIN == 2 else 0.5

@@ -131,6 +131,14 @@ def test_what_lags_behind_is_cut_short_but_not_at_once(tmp_path):
     assert curve(study, 7, [0.99, *poor[1:]]) == 9  # its best counts: it need not rise all the time
 
 
+def test_a_trial_is_not_cut_short_after_its_last_epoch(tmp_path):
+    study = open_study(tmp_path, epochs=4)
+    for trial in range(5):
+        curve(study, trial, [0.1, 0.2, 0.3, 0.9])
+    assert curve(study, 5, [0.1, 0.2, 0.3, 0.3]) == 4
+    assert study.study.get_trials()[-1].state.name == "COMPLETE"
+
+
 def test_a_trial_taken_up_again_is_judged_as_before(tmp_path):
     study = open_study(tmp_path)
     for trial in range(5):

@@ -62,7 +62,7 @@ def follow(out: Path, console: "Console") -> None:
             runs, to_come = read_status(out), read_to_come(out)
             if live is not None:
                 live.update(view(runs, to_come, console), refresh=True)
-            elif (now := [(run.state, run.epoch) for run in runs]) != seen:
+            elif (now := [run.state for run in runs]) != seen:  # an epoch more says nothing new
                 say(console, summary(runs))
                 seen = now
             states = {run.state for run in runs}

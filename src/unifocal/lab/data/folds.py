@@ -67,6 +67,11 @@ def make_folds(groups: Sequence[Hashable], strata: Sequence[Hashable], k: int, s
     if k < 2:
         raise LabError(f"expected at least 2 folds; got {k}.")
     distinct = len(set(groups))
+    if distinct < 2:
+        raise LabError(
+            f"expected at least 2 groups of cases to deal into folds; got {distinct} (of {len(groups)} "
+            f"case{'s' * (len(groups) > 1)}). One group is never parted: folds need cases of other patients, too."
+        )
     if k > distinct:
         raise LabError(
             f"expected at most as many folds as groups, {distinct} (of {len(groups)} "

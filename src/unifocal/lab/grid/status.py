@@ -44,7 +44,7 @@ def read_status(out: Path) -> list[RunStatus]:
 
     Raises LabError if there is no comparison.
     """
-    out = Path(out).expanduser()
+    out = _folder(out)
     try:
         planned = read_json(out / "experiment.json")["runs"]
     except FileNotFoundError:
@@ -60,6 +60,13 @@ def read_status(out: Path) -> list[RunStatus]:
     return [_status(cell, end, now, scoring) for cell, end in zip(cells, ends, strict=True)]
 
 
+def _folder(out: Path) -> Path:
+    out = Path(out).expanduser()
+    if out.is_file():
+        raise LabError(f"expected the output folder of a comparison; {out} is a file, not a folder.")
+    return out
+
+
 def read_to_come(out: Path) -> str:
     """What will be planned in `out` when all that is planned has ended; empty if that is all."""
     record = read_json(Path(out).expanduser() / "experiment.json")
@@ -73,7 +80,7 @@ def is_between(states: Collection[str], to_come: str) -> bool:
 
 def wait_for_plan(out: Path, tell: Callable[[str], object]) -> bool:
     """Wait until runs are planned in `out`, and `tell` so; False if there was nothing to wait for."""
-    record = Path(out).expanduser() / "experiment.json"
+    record = _folder(out) / "experiment.json"
     if record.is_file():
         return False
     tell(f"waiting for a comparison to begin in {out} (Ctrl-C ends this)")

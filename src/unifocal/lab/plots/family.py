@@ -1,5 +1,6 @@
 """Which loss becomes which: the paper's figure 1, from the identities that the tests check, and what does not hold."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def _images(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def told(row: Identity) -> str:
     """What an arrow says: `λ=1`; `×0.5` and `+c` if it is so up to a factor and a constant."""
-    text = _replaced(row.when, GREEK | SHORT)
+    text = _replaced(re.sub(r"(\w+)=None", r"no \1", row.when), GREEK | SHORT)
     if not row.holds:
         return text
     return f"{text}{'' if row.factor == 1 else f' ×{row.factor:.2g}'}{' +c' if row.constant else ''}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unifocal.lab.data.problems import some
 from unifocal.lab.report.analysis import Block
+from unifocal.lab.report.labels import in_full
 from unifocal.lab.report.numbers import difference, is_possible, mean_span, p_equals, percent, span, value
 from unifocal.lab.report.reading import Study
 from unifocal.lab.statistics.verdict import LOSSES_DIFFER, NETWORKS_DIFFER, NOT_SHOWN
@@ -65,7 +66,7 @@ def answer(block: Block, study: Study) -> tuple[str, ...]:
         also = f"and so {'has' if len(same) == 1 else 'have'} {some(same)}"
         return (
             f"{first}, {also}: the same on every {block.pairs.unit_name}.",
-            "These data hold no difference between them.",
+            "In these data there is no difference between them to be found.",
         )
     return f"{first}, {_ahead(block, lead)}.", _warranted(block, lead)
 
@@ -119,8 +120,8 @@ def _uneven(block: Block, study: Study, top: str) -> tuple[str, str]:
     return (
         f"{none} can be called the best by mean {block.called} for {_where(block)}: it is undefined on more cases for "
         "some losses than for others, and without those a loss that failed looks better.",
-        f"Of such means that of {block.names[top]} is the {which}, {mean}; the tests below compare two losses on "
-        f"the {block.pairs.unit_name}s that both have.",
+        f"Of such means that of {in_full(top, block.names[top])} is the {which}, {mean}; the tests below compare two "
+        f"losses on the {block.pairs.unit_name}s that both have.",
     )
 
 
@@ -132,7 +133,8 @@ def _best(block: Block, best: str) -> str:
         known = f"95 % interval {mean_span(mean, half, block.metric)} over {counted(int(folds), 'fold')}"
     which = "lowest" if block.lower_is_better else "highest"
     number = value(mean, block.metric)
-    return f"{block.names[best]} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
+    name = in_full(best, block.names[best])
+    return f"{name} has the {which} mean {block.called} for {_where(block)}, {number} ({known})"
 
 
 def _ahead(block: Block, lead: Lead) -> str:
@@ -174,16 +176,17 @@ def _warranted(block: Block, lead: Lead) -> str:
         )
     if lead.verdict == NETWORKS_DIFFER:
         possible = is_possible(lead.seen_folds, block.metric)
-        seen = f", which would mostly show one of {difference(lead.seen_folds, block.metric)}" if possible else ""
+        needed = f"; to be shown, a difference would have to be about {difference(lead.seen_folds, block.metric)}"
         return (
-            f"These trained networks differ on new cases ({over_cases}), but the folds do not show that new trainings "
-            f"would ({over_folds}{seen}){worse}."
+            f"The trained networks differ on new cases ({over_cases}), but the folds do not show that networks trained "
+            f"anew would differ, too ({over_folds}{needed if possible else ''}){worse}."
         )
     alike = len(_those(block, lead.best, NOT_SHOWN) - {lead.next})
     more = f" or from {_other_losses(alike)}" if alike else ""
     apart = len(_those(block, lead.best, NETWORKS_DIFFER))
     only = (
-        f"; of {apart} more these trained networks differ, but the folds do not show that new ones would"
+        f"; {counted(apart, 'other loss differs', 'other losses differ')} from it on new cases with these trained "
+        "networks, but the folds do not show that networks trained anew would"
         if apart
         else ""
     )

@@ -1,7 +1,7 @@
 """What a page is made of, in order: the template knows each by its `kind`."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unifocal.lab.report.figures.style import Drawing
@@ -98,6 +98,17 @@ def parts(*candidates: "Part | Iterable[Part | None] | None") -> tuple[Part, ...
         one = hasattr(candidate, "kind")
         found += [candidate] if one else [part for part in candidate if part is not None]  # type: ignore[list-item, union-attr]
     return tuple(found)
+
+
+def captioned(part: Kind, title: str = "", end: str = "") -> Kind:
+    """A part whose captions begin with `title`, unless they name it anyway, and end with `end`."""
+    if isinstance(part, Section | Fold):
+        return replace(part, parts=tuple(captioned(inner, title, end) for inner in part.parts))
+    if not isinstance(part, Table | Drawing | Gallery):
+        return part
+    beginning = f"{title}: " if title and title not in part.caption else ""
+    stop = "." if end and not part.caption.endswith(".") else ""
+    return replace(part, caption=f"{beginning}{part.caption}{stop}{end}")
 
 
 def every(kind: type[Kind], of: Iterable[Any]) -> Iterator[Kind]:

@@ -126,6 +126,15 @@ class Study:
         return {*(run.state for run in self.runs), *(trial.state for trial in self.trials)}
 
     @property
+    def is_search(self) -> bool:
+        return bool(self.trials) or self.tune[:1] == ("--search",)
+
+    @property
+    def has_ended(self) -> bool:
+        """Is nothing running, left to do or to come?"""
+        return not self.to_come and not {"running", "waiting"} & self.states
+
+    @property
     def is_under_way(self) -> bool:
         """Has something begun that has not ended?"""
         return "running" in self.states or is_between(self.states, self.to_come)

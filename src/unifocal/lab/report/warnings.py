@@ -10,8 +10,10 @@ from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.sizes import FAVOURED
+from unifocal.lab.report.tuned import search_so_far
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
+from unifocal.lab.twins import warnings_of
 from unifocal.lab.words import counted
 
 STILL_FALLING = 0.5  # share of runs whose best epoch is the last, from which on training was too short
@@ -25,6 +27,7 @@ def warnings(study: Study, blocks: list[Block]) -> list[str]:
     found = [
         *(text for name, experiment in study.experiments.items() for text in _leakage(_of(name, study), experiment)),
         *_unfinished(study),
+        *warnings_of(study.settings.losses, {len(dataset.classes) for dataset in study.datasets.values()}),
         *study.damaged,
         *(text for block in blocks for text in _block(block)),
         *_training(study),
@@ -41,6 +44,8 @@ def _unfinished(study: Study) -> Iterator[str]:
             f"{counted(len(failed), 'run')} of {len(study.runs)} failed. Losses without every run are compared on "
             "fewer cases, and none of them is called the best."
         )
+    if so_far := search_so_far(study):
+        yield f"{so_far}. This page compares the losses at their defaults alone."
     if left:
         have = "has" if len(left) == 1 else "have"
         yield f"{counted(len(left), 'run')} of {len(study.runs)} {have} not finished: all of this may still change."
@@ -160,10 +165,10 @@ def _collapsed(block: Block) -> Iterator[str]:
     share = (rows["value"] < NEXT_TO_NOTHING).groupby(rows["loss"], sort=False).mean()
     dead = share[share > MOST]
     if len(dead):
-        named = some([f"{block.names[loss]} ({percent(part)})" for loss, part in dead.items()])
+        named = some([f"with {block.names[loss]} in {percent(part)} of these cases" for loss, part in dead.items()])
         yield (
-            f"{named}: in so many of the cases that show {block.target} the trained networks find less than "
-            f"{percent(NEXT_TO_NOTHING)} of it. Other settings (learning rate, epochs) may be at fault rather than the "
+            f"The trained networks find less than {percent(NEXT_TO_NOTHING)} of {block.target} in many cases that show "
+            f"it: {named}. Other settings (learning rate, epochs) may be at fault rather than the "
             "loss."
         )
 

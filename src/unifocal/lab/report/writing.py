@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.report.figures.style import Drawing, saved
-from unifocal.lab.report.parts import Section, Sheet, every, parts
+from unifocal.lab.report.labels import shared
+from unifocal.lab.report.parts import Section, Sheet, captioned, every, parts
 from unifocal.lab.report.reading import Study, read_study
 from unifocal.lab.report.tables import Table, write
 from unifocal.lab.storage import write_text, write_with
@@ -83,22 +84,25 @@ def build(study: Study, metric: str = "DSC", track: Track = silent, quick: bool 
     blocks = analyse(study, metric)
     keys = [(block.dataset.name, block.network, block.target) for block in blocks]
     inner = [
-        results.results(block, study, results.slug(" ".join(key)))
+        captioned(results.results(block, study, results.slug(" ".join(key))), block.title)
         for block, key in track(list(zip(blocks, keys, strict=True)), "drawing")
     ]
     whole = inner[0].parts if len(inner) == 1 else tuple(inner)
+    named = shared(study.losses)
+    which = partial(captioned, end=f" All losses here are {named}." if named else "")
+    runs = methods.completeness(study, blocks)
     found = parts(
         overview.answers(study, blocks),
         overview.cautions(study, blocks),
         training.searching(study),
-        methods.completeness(study, blocks) if quick else None,
-        overview.together(blocks),
-        Section("results", "Results", whole) if whole else None,
-        None if quick else pictures(study, blocks, track),
+        which(runs) if quick else None,
+        which(overview.together(blocks)),
+        which(Section("results", "Results", whole)) if whole else None,
+        None if quick else which(pictures(study, blocks, track)),
         training.sweeping(study),
-        training.training(study, blocks),
+        which(training.training(study, blocks)),
         data.data(study),
-        None if quick else methods.completeness(study, blocks),
+        None if quick else which(runs),
         methods.methods(study, blocks),
     )
     return tuple(part for part in found if isinstance(part, Section))

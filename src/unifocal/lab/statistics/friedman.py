@@ -24,6 +24,7 @@ from unifocal.lab.statistics.arrays import Floats
 from unifocal.lab.statistics.common import common
 from unifocal.lab.statistics.pairwise import DIGITS
 from unifocal.lab.statistics.table import Scores
+from unifocal.lab.words import counted
 
 FEW = 10  # units below which its p is told to be rough
 
@@ -73,11 +74,12 @@ def friedman(scores: Scores, alpha: float = 0.05) -> Friedman:
     elif p > alpha:
         reasons.append("Friedman's test finds no difference: the diagram must not be read for single pairs.")
     if k > 2 and 1 < n < FEW:
-        reasons.append(f"{n} {shared.unit_name}s: Friedman's p is an approximation that is too small for so few.")
+        few = counted(n, shared.unit_name)
+        reasons.append(f"{few}: Friedman's p is an approximation that is too small for so few.")
     if difference >= k - 1:
         reasons.append(
-            f"{n} {shared.unit_name}s are too few: the critical difference of {k} losses is "
-            "larger than any difference in rank."
+            f"{counted(n, shared.unit_name)} {'is' if n == 1 else 'are'} too few: the critical difference of {k} "
+            "losses is larger than any difference in rank."
         )
     return Friedman(
         shared.unit_name,

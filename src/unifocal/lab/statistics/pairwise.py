@@ -20,6 +20,7 @@ from unifocal.lab.statistics.arrays import Floats, group_means, mean_where
 from unifocal.lab.statistics.intervals import half_width
 from unifocal.lab.statistics.signedrank import signed_rank
 from unifocal.lab.statistics.table import Scores
+from unifocal.lab.words import counted
 
 Test = Literal["signed-rank", "rank-sum"]
 LABELS: dict[Test, str] = {
@@ -163,11 +164,12 @@ def _reasons(units: int, ties: int, opposed: bool, pairs: int, alpha: float, uni
     if not units:
         return (f"No {unit_name} has a value from both.",)
     if ties == units:
-        return (f"Equal on all {units} {unit_name}s.",)
+        return (f"Equal on all {units} {unit_name}s." if units > 1 else f"Equal on the only {unit_name}.",)
+    differ = f"{counted(units - ties, unit_name)} that {'differs' if units - ties == 1 else 'differ'}"
     if smallest > alpha:
-        reasons.append(f"{units - ties} {unit_name}s that differ: no result can reach p ≤ {alpha:g}.")
+        reasons.append(f"{differ}: no result can reach p ≤ {alpha:g}.")
     elif smallest * pairs > alpha:
-        reasons.append(f"{units - ties} {unit_name}s that differ are too few for Holm's correction of {pairs} pairs.")
+        reasons.append(f"{differ} are too few for Holm's correction of {pairs} pairs.")
     if ties / units > MANY_TIES:
         reasons.append(f"{ties} of {units} {unit_name}s are tied.")
     if opposed:

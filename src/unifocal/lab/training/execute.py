@@ -14,6 +14,7 @@ The folder holds
                     took beyond them (`seconds_starting`), and for predictions and metrics (`seconds_scoring`)
 """
 
+import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,6 +104,7 @@ def train(
         "parameters": sum(p.numel() for p in network.parameters()),
         "gpu_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -176,4 +178,15 @@ def choose_device(name: str) -> str:
 def versions() -> Mapping[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("unifocal", "torch", "lightning", "monai", "numpy")}
+    names = ("unifocal", "torch", "lightning", "monai", "numpy", "scipy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def processor() -> str:
+    """The model of the CPU; where the system does not tell, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

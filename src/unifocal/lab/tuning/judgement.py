@@ -171,11 +171,20 @@ class Judgement:
     @cached_property
     def recommended(self) -> Candidate:
         """The loss that won on most folds; of several the one whose best trials have the best mean."""
+        return self.space.named(max(self.leading, key=self.leading.__getitem__))
+
+    @cached_property
+    def leading(self) -> dict[str, float]:
+        """The losses that won most folds, several in a tie: of each the mean of its best validation scores."""
         most = max(self.wins.values())
-        return max(
-            (self.space.named(name) for name, wins in self.wins.items() if wins == most),
-            key=lambda candidate: statistics.fmean(self._best_of(candidate)),
-        )
+        names = [name for name, wins in self.wins.items() if wins == most]
+        return {name: statistics.fmean(self._best_of(self.space.named(name))) for name in names}
+
+    def equals(self, winner: Winner) -> int:
+        """How many other losses that its fold tried have the score of a winner, which was the first."""
+        own = {winner.trial.tried.loss} if winner.trial.tried else set()
+        same = [t for t in self.trials if t.spot.fold == winner.trial.spot.fold and t.score == winner.trial.score]
+        return len({trial.tried.loss for trial in same if trial.tried} - own)
 
     @cached_property
     def settled(self) -> tuple[Settled, ...]:

@@ -37,7 +37,7 @@ class FoldStudy:
     """What has been tried on one fold, and what to try next."""
 
     def __init__(self, journal: Path, fold: int, space: Space, seed: int, epochs: int) -> None:
-        self.space, self.seed, self.fold = space, seed, fold
+        self.space, self.seed, self.fold, self.epochs = space, seed, fold, epochs
         pruner = optuna.pruners.MedianPruner(STARTUP, round(epochs * WARM_UP), n_min_trials=STARTUP)
         self.study = optuna.create_study(
             storage=_storage(str(journal)),
@@ -114,7 +114,7 @@ class FoldStudy:
             epoch = int(row["epoch"])
             if epoch not in known.intermediate_values:  # as it is for an epoch that is done again
                 trial.report(row["validation_dice"], epoch)
-            if trial.should_prune():
+            if epoch + 1 < self.epochs and trial.should_prune():  # after its last epoch a trial is whole
                 raise Pruned
 
         return judge

@@ -53,6 +53,7 @@ def outcome(judgement: Judgement) -> list[str]:
     gains = () if _is_default(judgement) else judgement.gains  # the same runs have none
     return [
         _wins(judgement),
+        *_ties(judgement),
         f"recommended: {judgement.loss.label}",
         *(f"  {_settled(parameter)}" for parameter in judgement.settled),
         *(f"gain{f' in {gain.target}' if several else ''}: {_gain(gain)}" for gain in gains),
@@ -68,6 +69,26 @@ def _wins(judgement: Judgement) -> str:
     missing = folds - len(judgement.winners)
     known = f"; {counted(missing, 'fold')} without a result" if missing else ""
     return f"folds won, of {folds}: {', '.join(f'{name} {number}' for number, name in wins)}{known}"
+
+
+def _ties(judgement: Judgement) -> list[str]:
+    """What was equal, and what decided."""
+    told = []
+    for winner in judgement.winners:
+        if others := judgement.equals(winner):
+            told.append(
+                f"fold {winner.trial.spot.fold}: a tie, as {counted(others, 'other trial has', 'other trials have')} "
+                "the winner's validation score; the first of them counts"
+            )
+    if len(judgement.leading) > 1:
+        means = ", ".join(f"{name} {value(mean, METRIC)}" for name, mean in judgement.leading.items())
+        is_equal = len(set(judgement.leading.values())) == 1
+        decided = "equal, too, so the winner of the first fold counts" if is_equal else "which decided"
+        told.append(
+            "a tie between losses, as to folds won; the mean over folds of their best validation scores was "
+            f"{decided}: {means}"
+        )
+    return told
 
 
 def _settled(parameter: Settled) -> str:

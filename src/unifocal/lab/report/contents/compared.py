@@ -160,9 +160,10 @@ def pairs_table(block: Block, prefix: str) -> Table:
         ]
         for row in shown.itertuples()
     ]
-    left = [f"The {PAIRS} pairs of the lowest p of {len(data)}; the files have all."] if len(data) > PAIRS else []
+    name = f"pairs-{prefix}"
+    left = [f"The {PAIRS} pairs of the lowest p of {len(data)}; {name}.csv has all."] if len(data) > PAIRS else []
     return make_table(
-        f"pairs-{prefix}",
+        name,
         f"Every pair of losses, {block.called}: the first minus the second, paired over {block.pairs.unit_name}s.",
         [
             "pair",

@@ -8,7 +8,7 @@ from unifocal.lab.experiment import Experiment, shares
 from unifocal.lab.report.contents.results import slug
 from unifocal.lab.report.figures.lesions import histogram
 from unifocal.lab.report.figures.style import Drawing
-from unifocal.lab.report.parts import Fold, Section, Text, parts
+from unifocal.lab.report.parts import Fold, Section, Text, captioned, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import numbered
 from unifocal.lab.report.summary import near_duplicate_line
@@ -34,7 +34,7 @@ def _dataset(name: str, experiment: Experiment, study: Study) -> Section:
         name,
         parts(
             description_table(name, experiment),
-            lesion_sizes(name, experiment, study),
+            captioned(lesion_sizes(name, experiment, study), name if len(study.datasets) > 1 else ""),
             Text(f"{near[0].upper()}{near[1:]}."),
             Fold(f"Near-duplicates ({counted(len(experiment.pairs), 'pair')})", (pairs,)) if pairs else None,
             folds_table(name, experiment),
@@ -47,6 +47,8 @@ def description_table(name: str, experiment: Experiment) -> Table:
     dataset = experiment.dataset
     found = list(experiment.pairs) if dataset.dimension == 2 else []
     lines = sum_up(dataset, NearDuplicates(found, join(found, len(dataset.cases)))).lines()
+    for n, (name_of, value) in enumerate(lines):
+        lines[n] = (name_of or lines[n - 1][0], value)  # more of the same
     data = pd.DataFrame(lines, columns=["property", "value"])
     return make_table(f"data-{slug(name)}", f"{name}: what it holds.", ["property", name], lines, data, texts=[1])
 
@@ -74,9 +76,10 @@ def near_duplicates_table(name: str, experiment: Experiment) -> Table | None:
         [row.case, row.other, "identical" if row.identical else f"{row.similarity:.2f}"]
         for row in table.head(PAIRS).itertuples()
     ]
-    more = [f"The first {PAIRS} of {len(table)}; the files have all."] if len(table) > PAIRS else []
+    file = f"near-duplicates-{slug(name)}"
+    more = [f"The first {PAIRS} of {len(table)}; {file}.csv has all."] if len(table) > PAIRS else []
     return make_table(
-        f"near-duplicates-{slug(name)}",
+        file,
         f"{name}: near-duplicates, kept in one fold each.",
         ["image", "image", "similarity"],
         rows,

@@ -1,6 +1,8 @@
 """How it was done: runs and their ends, settings, losses, versions, and how the numbers were made."""
 
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from unifocal.lab.report.parts import Bullets, Code, Fold, Section, Text, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.summary import command_of
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.report.tuned import search_so_far
 from unifocal.lab.settings import SECTIONS, text_of
 from unifocal.lab.words import counted
 
@@ -43,14 +46,17 @@ def completeness(study: Study, blocks: list[Block]) -> Section:
 
 
 def sentence(study: Study) -> str:
-    """`20 of 21 runs finished, 1 failed.`"""
+    """`20 of 21 runs finished, 1 failed.`; of a search that has not ended, how far it is."""
     count = {state: sum(run.state == state for run in study.runs) for state in TONES}
     told = [f"{count['finished']} of {counted(len(study.runs), 'run')} finished"]
     told += [f"{count['failed']} failed"] * bool(count["failed"])
     told += [f"{count['running']} running"] * bool(count["running"])
     told += [f"{count['waiting']} not begun"] * bool(count["waiting"])
     left = f"; {study.time_left}" if study.time_left else ""
-    return f"{', '.join(told)}{left}."
+    if so_far := search_so_far(study):
+        return f"{so_far}; of the losses at their defaults, which this page compares, {', '.join(told)}{left}."
+    to_come = f"; still to come: {study.to_come}" if study.to_come else ""
+    return f"{', '.join(told)}{to_come}{left}."
 
 
 def _called(run: PlannedRun, study: Study) -> str:
@@ -223,17 +229,22 @@ def versions_table(study: Study) -> Table | None:
     seen: dict[tuple[str, ...], int] = {}
     for run in study.runs:
         if run.result:
-            versions = [f"{name} {version}" for name, version in run.result.get("versions", {}).items()]
-            key = (str(run.result.get("device", NONE)), str(run.result.get("threads", NONE)), ", ".join(versions))
+            versions = [f"{name} {number}" for name, number in run.result.get("versions", {}).items()]
+            of_run = (str(run.result.get(name, NONE)) for name in ("device", "processor", "threads"))
+            key = (*of_run, ", ".join(versions))
             seen[key] = seen.get(key, 0) + 1
     if not seen:
         return None
     seeds = ", ".join(map(str, study.settings.seeds))
+    here = f"Tests and intervals of this page: Python {platform.python_version()}, SciPy {version('scipy')}."
     return make_table(
         "versions",
         "Hardware and versions of the finished runs.",
-        ["device", "CPU threads", "versions", "runs"],
+        ["device", "processor", "CPU threads", "versions", "runs"],
         [[*key, str(number)] for key, number in seen.items()],
-        texts=[2],
-        notes=[f"Seeds of weights, order and augmentation: {seeds}; of the folds: {study.settings.split_seed}."],
+        texts=[1, 3],
+        notes=[
+            f"Seeds of weights, order and augmentation: {seeds}; of the folds: {study.settings.split_seed}.",
+            here,
+        ],
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from unifocal.lab.choices import LossChoice
+from unifocal.lab.configuration import settings_from
 from unifocal.lab.metrics import LOWER_IS_BETTER, MAIN, METRICS
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.compared import comparison_parts
@@ -17,6 +18,7 @@ from unifocal.lab.report.parts import Fold, Part, Section, Text, parts
 from unifocal.lab.report.reading import Study
 from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tables import Cell, Table, make_table
+from unifocal.lab.settings import changed, text_of
 from unifocal.lab.statistics.intervals import fold_means, over_seeds
 
 FIRST = (*MAIN, "HD95", "NSD")  # metrics of the main table; the others have a table of their own
@@ -61,13 +63,20 @@ def _more(block: Block, prefix: str) -> tuple[Part, ...]:
 def main_table(block: Block, study: Study, prefix: str) -> Table | None:
     """The chosen metric first, then the others; the paper's values beside ours where a protocol has them."""
     metrics = [block.metric, *(metric for metric in FIRST if metric != block.metric)]
-    return metrics_table(block, metrics, f"main-{prefix}", _published(block, study))
+    return metrics_table(block, metrics, f"main-{prefix}", published(block, study), _changes(study))
 
 
 def metrics_table(
-    block: Block, metrics: list[str], name: str, published: dict[tuple[str, str], float] | None = None
+    block: Block,
+    metrics: list[str],
+    name: str,
+    published: dict[tuple[str, str], float] | None = None,
+    others: tuple[str, ...] = (),
 ) -> Table | None:
-    """Mean and half-width of each metric by loss, the best complete loss of each in bold."""
+    """Mean and half-width of each metric by loss, the best complete loss of each in bold.
+
+    `published` are the paper's values by loss and metric, `others` notes on them.
+    """
     published = published or {}
     metrics = [metric for metric in metrics if (block.summary["metric"] == metric).any()]
     if not metrics:
@@ -114,7 +123,7 @@ def metrics_table(
             f"{', '.join(map(called, uneven))}."
         )
     if papers:
-        notes.append("The paper's values are from its own data, folds and networks.")
+        notes += ["The paper's values are from its own data, folds and networks.", *others]
     labels = ["loss", "metric", "mean", "half_width", "folds", "cases", "values", "undefined", "best", "paper"]
     return make_table(
         name,
@@ -136,7 +145,7 @@ def best_of(block: Block, metric: str) -> set[str]:
     return set() if is_best.all() else set(means.index[is_best])
 
 
-def _published(block: Block, study: Study) -> dict[tuple[str, str], float]:
+def published(block: Block, study: Study) -> dict[tuple[str, str], float]:
     """The paper's values of this block by loss and metric."""
     if study.protocol is None:
         return {}
@@ -145,6 +154,20 @@ def _published(block: Block, study: Study) -> dict[tuple[str, str], float]:
         for result in study.protocol.results
         if (result.network, result.target) == (block.network, block.target)
     }
+
+
+def _changes(study: Study) -> tuple[str, ...]:
+    """What was done otherwise than the protocol says, in a sentence."""
+    if study.protocol is None:
+        return ()
+    own = settings_from({"protocol": study.protocol.name})
+    machine = own.section("Machine")
+    others = [
+        f"{key} {text_of(value)} in place of {text_of(getattr(own, key))}"
+        for key, value in changed(study.settings, own).items()
+        if key not in machine
+    ]
+    return (f"Here these settings are not the protocol's: {'; '.join(others)}.",) if others else ()
 
 
 def cases_table(block: Block, prefix: str) -> Table:

@@ -12,7 +12,7 @@ from unifocal.lab.report.figures.curves import learning, sweep
 from unifocal.lab.report.figures.trials import landscape
 from unifocal.lab.report.labels import short_names
 from unifocal.lab.report.numbers import NONE, interval, notes_on, value
-from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, parts
+from unifocal.lab.report.parts import Bullets, Code, Part, Section, Text, captioned, parts
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.tables import Cell, Table, make_table
 from unifocal.lab.words import counted
@@ -35,7 +35,7 @@ def _place(study: Study, blocks: Sequence[Block], dataset: str, network: str, is
     name = slug(f"{dataset} {network}")
     title = "" if is_only else f"{dataset}, {network}"
     return parts(
-        learning(histories, block.names, f"learning-{name}"),
+        captioned(learning(histories, block.names, f"learning-{name}"), title),
         cost_table(runs, block, f"cost-{name}", title),
     )
 
@@ -75,7 +75,7 @@ def cost_table(runs: Sequence[PlannedRun], block: Block, name: str, title: str) 
                 duration(pace),
                 f"{pace / fastest:.2f} ×" if fastest else NONE,
                 duration(mine["seconds"].sum()),
-                f"{mine['best_epoch'].median() + 1:.0f} of {mine['epochs'].median():.0f}",
+                f"{mine['best_epoch'].median() + 1:g} of {mine['epochs'].median():g}",
                 *([f"{memory / 2**20:.0f} MiB" if memory == memory else NONE] if on_gpu else []),
             ]
         )
@@ -94,15 +94,15 @@ def cost_table(runs: Sequence[PlannedRun], block: Block, name: str, title: str) 
             "runs",
             "an epoch",
             "to the fastest",
-            "in all",
+            "all runs together",
             "best epoch",
             *(["GPU memory, peak"] if on_gpu else []),
         ],
         rows,
         data,
         notes=[
-            f"Medians over finished runs; times hold the machine's other work, too.{size}"
-            + ("" if on_gpu else " Memory is measured on GPUs only.")
+            "Medians over finished runs, but for “all runs together”, which is their sum; times hold the machine's "
+            f"other work, too.{size}" + ("" if on_gpu else " Memory is measured on GPUs only.")
         ],
     )
 

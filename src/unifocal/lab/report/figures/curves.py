@@ -38,12 +38,14 @@ def learning(histories: Mapping[str, Sequence[pd.DataFrame]], names: Mapping[str
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
             axes.locator_params(axis="y", nbins=4)
         figure.supxlabel("epoch")
+        figure.supylabel("loss")
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         return finish(
             figure,
             name,
             f"Learning curves of {len(losses)} losses, training dashed and validation solid.",
-            "Learning curves: mean over folds and seeds, shaded from the lowest to the highest run. Losses have scales "
+            "Learning curves: the loss of the training batches (dashed) and of the validation cases (solid), "
+            "mean over folds and seeds, shaded from the lowest to the highest run. Losses have scales "
             f"of their own, so that heights of different panels say nothing.{limited}",
         )
 
@@ -94,8 +96,9 @@ def sweep(table: pd.DataFrame, metric: str, name: str) -> Drawing | None:
             name,
             f"{metric} by the value of each parameter; chosen: {words}.",
             f"Sweep of the parameters, one after the other: mean {metric} with its 95 % interval over folds.{arrows} "
-            "What is chosen (ringed) is the best on the validation cases; a case tested on in one fold may choose in "
-            "another.",
+            "Validation and test stand a little apart sideways so that neither hides the other: both are of the value "
+            "between them. What is chosen (ringed) is the best on the validation cases; a case tested on in one "
+            "fold may choose in another.",
         )
 
 

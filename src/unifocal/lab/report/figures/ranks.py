@@ -18,7 +18,9 @@ from unifocal.lab.report.labels import clipped
 from unifocal.lab.report.numbers import p_equals, percent
 from unifocal.lab.statistics.friedman import Friedman
 from unifocal.lab.statistics.stability import Stability
+from unifocal.lab.words import counted
 
+CROWDED = 10  # losses from which on the scale begins near the best rank, which may be far from 1
 MARKS = 6  # steps of the scale that have room for a number
 SCALE = 1.6  # inches at least of the scale of ranks, and what lies between it and the names
 
@@ -43,7 +45,8 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
         width = max(WIDTH, SCALE + 2 * beside)
         figure = new_figure(0.8 + 0.17 * len(bars) + 0.24 * half, width)
         axes = figure.subplots()
-        low, high = 1, max(int(-(-ranks.max() // 1)), 2)
+        low = int(ranks.min()) if len(ranks) > CROWDED else 1
+        high = max(int(-(-ranks.max() // 1)), low + 1)
         span = high - low
         axes.set_axis_off()
         axes.plot([low, high], [0, 0], color=INK, lw=0.9)
@@ -76,13 +79,14 @@ def critical_difference(result: Friedman, names: dict[str, str], name: str, care
         axes.set_ylim(-depth - half - 0.2, top + 0.6)
         words = ", ".join(f"{names[str(loss)]} {rank:.2f}" for loss, rank in ranks.items())
         alike = "; ".join(" and ".join(names[loss] for loss in bar) for bar in bars) or "none"
+        known = f" of {difference:.2f}" if difference == difference else ""
         test = f" Friedman's test: {p_equals(result.p)}." if result.p == result.p else ""
         return finish(
             figure,
             name,
             f"Mean ranks, 1 is best: {words}. Not told apart: {alike}.",
-            f"Mean ranks over {result.units} {result.unit_name}s, 1 is best. Bars join losses less than the critical "
-            f"difference (Nemenyi, α = {result.alpha:g}) apart.{test}{limited}{care}",
+            f"Mean ranks over {counted(result.units, result.unit_name)}, 1 is best. Bars join losses less than the "
+            f"critical difference{known} (Nemenyi, α = {result.alpha:g}) apart.{test}{limited}{care}",
         )
 
 

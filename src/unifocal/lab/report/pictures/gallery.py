@@ -12,7 +12,7 @@ from unifocal.lab.pictures import View, draw_rows
 from unifocal.lab.progress import Track
 from unifocal.lab.report.analysis import Block
 from unifocal.lab.report.contents.results import slug
-from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Sheet, Text, Tile, parts
+from unifocal.lab.report.parts import Fold, Gallery, Part, Section, Sheet, Text, Tile, captioned, parts
 from unifocal.lab.report.pictures.choice import Shown, choose, read
 from unifocal.lab.report.pictures.surfaces import bounding_box, surface
 from unifocal.lab.report.pictures.tiles import colours, cut, tiles
@@ -31,7 +31,8 @@ def pictures(study: Study, blocks: Sequence[Block], track: Track) -> Section | N
         inner = _place(study, study.experiments[dataset], block, track)
         if inner:
             title = ", ".join([dataset, *([network] if len(study.networks) > 1 else [])])
-            found.append(Section(f"pictures-{slug(dataset + ' ' + network)}", title, inner))
+            section = Section(f"pictures-{slug(dataset + ' ' + network)}", title, inner)
+            found.append(captioned(section, title if len(places) > 1 else ""))
     if not found:
         return None
     inner = found[0].parts if len(found) == 1 else tuple(found)
@@ -76,12 +77,22 @@ def _row(shown: Shown, block: Block) -> tuple[Any, ...]:
 def _legend(experiment: Experiment, shown: int, of: int, seeds: int) -> str:
     names = experiment.dataset.classes[1:]
     classes = "" if len(names) == 1 else f" Classes by colour: {_named(names)}."
+    is_volume = experiment.dataset.dimension == 3
+    here = "in this slice" if is_volume else "in this picture"
+    whole = ", and of the whole volume, not of the slice" if is_volume else ""
+    several = ""
+    if len(names) > 1:
+        several = f" The DSC below a tile is the mean over the classes{whole}."
+    elif is_volume:
+        several = " The DSC below a tile is of the whole volume, not of the slice."
     limited = f" The best {shown} of {of} losses." if shown < of else ""
     over = "losses and seeds; a line and its DSC are of one seed" if seeds > 1 else "losses"
     return (
         "The truth is filled, a prediction is a line. The first tile is the whole image with all predictions, and the "
         "dashed frame, around the truth, is what the others enlarge. Cases are chosen by their DSC, averaged over "
-        f"{over}.{classes}{limited}"
+        f"{over}; those that show no {' or '.join(names)} are left out of best, median and worst. “5 % outside” below "
+        f"a tile: 5 % of that prediction lie outside its frame; “nothing here”: it marks nothing {here}."
+        f"{several}{classes}{limited}"
     )
 
 
@@ -101,7 +112,7 @@ def _case(shown: Shown, block: Block, losses: Sequence[str], name: str) -> Itera
     for number, (view, what) in enumerate(_views(shown)):
         label = f"{caption}, slice {view.index} with {what}"
         yield tiles(cut(shown, view), f"{name}-{number}", label, classes, named, shown.note)
-    seen = _surfaces(shown, named, classes, name, f"{caption}, seen from outside")
+    seen = _surfaces(shown, named, classes, name, f"{caption}, surfaces in three dimensions")
     if seen:
         yield Fold(f"Surface of {shown.case}", (seen,))
 
