@@ -37,6 +37,15 @@ def test_nothing_is_wrong(tmp_path):
     assert of(clear(tmp_path)) == []
 
 
+def empty_the_first_four(out):
+    """Four cases whose masks are empty."""
+    path = out / "dataset.json"
+    record = json.loads(path.read_text())
+    for facts in record["dataset"]["facts"][:4]:
+        facts["voxels"] = [sum(facts["voxels"]), 0]
+    path.write_text(json.dumps(record))
+
+
 def test_one_loss_under_two_names(tmp_path):
     [told] = of(clear(tmp_path, losses="dice,tversky:delta=0.5"))
     assert told.startswith("dice and tversky:delta=0.5 are the same loss: each has runs of its own")
@@ -46,11 +55,7 @@ def test_cases_without_foreground_are_told_apart(tmp_path):
     out = clear(
         tmp_path, score=lambda loss, seed, case: float(case == 1 and loss == 0) if case < 4 else 0.7 - 0.2 * loss
     )
-    path = out / "dataset.json"
-    record = json.loads(path.read_text())
-    for facts in record["dataset"]["facts"][:4]:
-        facts["voxels"] = [sum(facts["voxels"]), 0]
-    path.write_text(json.dumps(record))
+    empty_the_first_four(out)
     [told] = [text for text in of(out) if "show no" in text]
     assert told.startswith(
         "4 cases of 40 show no lesion, and the networks find some in 75 % to 100 % of them, by loss. In DSC, IoU, "
@@ -63,22 +68,14 @@ def test_cases_without_foreground_are_told_apart(tmp_path):
 
 def test_a_false_alarm_of_one_seed_of_two_is_half_a_one(tmp_path):
     out = clear(tmp_path, score=lambda loss, seed, case: float(seed == 0 or loss == 1) if case < 4 else 0.7)
-    path = out / "dataset.json"
-    record = json.loads(path.read_text())
-    for facts in record["dataset"]["facts"][:4]:
-        facts["voxels"] = [sum(facts["voxels"]), 0]
-    path.write_text(json.dumps(record))
+    empty_the_first_four(out)
     [block] = analyse(read_study(out), "DSC")
     assert block.alarms[["cases", "share"]].to_numpy().tolist() == [[4, 0.5], [4, 0]]
 
 
 def test_that_nothing_is_found_is_told_though_empty_cases_count_1(tmp_path):
     out = clear(tmp_path, score=lambda loss, seed, case: float(case < 4) if loss == 1 else 0.5 + case / 999)
-    path = out / "dataset.json"
-    record = json.loads(path.read_text())
-    for facts in record["dataset"]["facts"][:4]:
-        facts["voxels"] = [sum(facts["voxels"]), 0]
-    path.write_text(json.dumps(record))
+    empty_the_first_four(out)
     [block] = analyse(read_study(out), "recall")
     assert block.means("recall").loc["focal", "mean"] > 0
     assert any("that show it: with focal in 100 % of these cases. Other" in text for text in of(out))
