@@ -18,8 +18,8 @@ TAU = 1e-12  # below it a fractional power is replaced by its secant through 0
 _NOTHING = 1e-30  # stands for the weight of no voxel: whatever is divided by it is 0
 
 
-def evaluate(mean: Mean, s: ClassSums, total: bool = False) -> tuple[Tensor, Slopes]:
-    """The mean of each image, (N,), or the total of all, (); and from the gradient to it that to the sums.
+def evaluate(mean: Mean, s: ClassSums, total: bool = False, by: float = 1.0) -> tuple[Tensor, Slopes]:
+    """`by` times the mean of each image, (N,), or the total of all, (); and from the gradient to it that to the sums.
 
     The latter has the rows of ce, tp, fp and fn, one above the other, as far as the equation has them.
     """
@@ -28,10 +28,10 @@ def evaluate(mean: Mean, s: ClassSums, total: bool = False) -> tuple[Tensor, Slo
     price: Tensor | None = None
     slopes_of_regions: list[Callable[[], Tensor]] = []
     if mean.entropy is not None:
-        price = _price(mean.entropy, s)
+        price = _price(mean.entropy, s, by)
         parts = price * s.ce
     for share, region in mean.regions:
-        worth, x, slopes = _region(share, region, s)
+        worth, x, slopes = _region(scaled(share, by), region, s)
         parts = worth * x if parts is None else torch.addcmul(parts, worth, x)
         slopes_of_regions.append(slopes)
     assert parts is not None, "an equation has at least one mean"
@@ -40,7 +40,7 @@ def evaluate(mean: Mean, s: ClassSums, total: bool = False) -> tuple[Tensor, Slo
         parts = parts.expand(-1, n, -1)
     value = parts.sum() if total else parts.sum((0, 2))
     if mean.constant:
-        value = value + mean.constant * (n if total else 1)
+        value = value + mean.constant * (by * n if total else by)
 
     def slopes_of_sums(upstream: Tensor) -> Tensor:
         if not total:
@@ -57,17 +57,18 @@ def evaluate(mean: Mean, s: ClassSums, total: bool = False) -> tuple[Tensor, Slo
     return value, slopes_of_sums
 
 
-def _price(factors: Factors, s: ClassSums) -> Tensor:
-    """factor_c / Σ_c w_c labelled_c."""
+def _price(factors: Factors, s: ClassSums, by: float) -> Tensor:
+    """by factor_c / Σ_c w_c labelled_c."""
     k = s.labelled.shape[1]
     rest, own = s.class_weights[:k], s.class_weights[-k:]
     if not s.split:
-        weight = (s.labelled @ constant(own, s.labelled.dtype, s.labelled.device)).unsqueeze(1)
+        weighed = s.labelled if {*own} == {1.0} else s.labelled * constant(own, s.labelled.dtype, s.labelled.device)
+        weight = weighed.sum(1, keepdim=True)
     elif rest == own:  # what is labelled with the rest or the class is all
-        return s.tensor(scaled(factors, 1 / sum(own))) / s.voxels
+        return s.tensor(scaled(factors, by / sum(own))) / s.voxels
     else:
         weight = ((s.voxels - s.labelled) * s.tensor(rest) + s.labelled * s.tensor(own)).sum(-1, keepdim=True)
-    return s.tensor(factors) / weight.clamp_min(_NOTHING)
+    return s.tensor(scaled(factors, by)) / weight.clamp_min(_NOTHING)
 
 
 def _region(share: Factors, region: Region, s: ClassSums) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
@@ -75,9 +76,9 @@ def _region(share: Factors, region: Region, s: ClassSums) -> tuple[Tensor, Tenso
     delta, credit, smooth, sine, exponent = region
     like = s.tp.dtype, s.tp.device
     errors = torch.lerp(s.fp, s.fn, constant((delta, 1 - delta), *like, (2, 1, 1)) if s.split else delta)
-    whole = torch.add(errors, s.tp, alpha=credit) + credit * smooth
+    whole = torch.add(errors, s.tp, alpha=credit) + s.number(credit * smooth)
     quotient = errors / whole
-    angle = math.pi / 2 * quotient if sine else quotient
+    angle = s.number(math.pi / 2) * quotient if sine else quotient
     x = torch.sin(angle) if sine else quotient
     worth = s.tensor(share)
     if exponent != 1.0:
@@ -87,8 +88,8 @@ def _region(share: Factors, region: Region, s: ClassSums) -> tuple[Tensor, Tenso
     def slopes() -> Tensor:
         slope = worth
         if exponent != 1.0:
-            k = s.tensor(exponent) if isinstance(exponent, tuple) else exponent
-            slope = torch.where(x > TAU, k * worth, worth)
+            k = s.tensor(exponent) if isinstance(exponent, tuple) else s.number(exponent)
+            slope = torch.where(x > s.number(TAU), k * worth, worth)
         above, below = _forms(region, s.split)
         if sine:
             slope = slope * torch.cos(angle)

@@ -43,6 +43,10 @@ class ClassSums:
         k = self.labelled.shape[1]
         return constant(per_class, self.labelled.dtype, self.labelled.device, (len(per_class) // k, 1, k))
 
+    def number(self, x: float) -> Tensor:
+        """The same number for all, as a tensor: PyTorch would make one of it each time, as long a step as a product."""
+        return constant((x,), self.labelled.dtype, self.labelled.device)
+
 
 class Region(NamedTuple):
     """(e / (e + credit (TP + smooth)))^exponent of each class, with e = delta FN + (1 - delta) FP."""
@@ -96,7 +100,9 @@ def scaled(factors: Factors, by: float) -> Factors:
     """Each factor times a number."""
     if by == 1.0:
         return factors
-    return factors * by if isinstance(factors, Tensor) else tuple([f * by for f in factors])
+    if isinstance(factors, Tensor):
+        return factors * constant((by,), factors.dtype, factors.device)  # a number would be made a tensor each time
+    return tuple([f * by for f in factors])
 
 
 def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) -> Mean:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unifocal.sums import mask_sums
+from unifocal.sums import mask_exponent, mask_sums, of_voxel_sums
 from unifocal.sums.engines import ENGINES
 
 SHAPES = [
@@ -105,3 +105,28 @@ def test_the_same_bits_from_any_number_of_threads():
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("engine", ["native", "aten", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(), (37,), (33, 6), (300, 130), (9, 17, 33), (2, 3, 4, 5)], ids=str)
+def test_an_exponent_of_masks_is_that_of_their_sums(shape, kind, engine):
+    serving(engine, shape or (1,))
+    labels, spacing = of_kind(kind, 3, shape), (0.7, 1.3, 2.0, 1.0)[: len(shape)]
+    weights = torch.rand((2, *shape), generator=torch.Generator().manual_seed(3)).sub(0.2).clamp_min(0)
+    weights[1] = 0  # an image without a voxel that counts
+    volume, surface, voxels = mask_sums(labels, weights, 3, None, spacing, torch.float64, "reference")
+    gamma = (2 * volume + 0.5 * surface) / voxels.clamp_min(1e-30) + 0.25
+    of_masks = mask_exponent(labels, weights, 3, None, spacing, size=2.0, smoothness=0.5, constant=0.25)
+    factors, found = torch.rand(2, 1, 3), []
+    for exponent in (of_masks, gamma.float()):
+        x = torch.randn((2, 3, *shape), generator=torch.Generator().manual_seed(5)).requires_grad_()
+        value = of_voxel_sums(
+            lambda values, labelled, voxels: ((values * factors).sum((0, 2)), None),
+            x, labels, activation="sigmoid", wanted=("ce", "rest"), gamma=exponent, rest_gamma=exponent,
+            voxel_weights=weights, engine=engine, noticed=[],
+        )  # fmt: skip
+        value.sum().backward()
+        found.append((value, x.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

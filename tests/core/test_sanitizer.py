@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unifocal.sums import native
-from unifocal.sums.form import Form
+from unifocal.sums.form import Form, MaskExponent
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def call_sums(
     if choose.random() < 0.5:
         weights = laid_out(choose.choice(WITHOUT_CHANNELS), numbers((n, v), choose.choice(FLOATS + INTEGERS), 3))
     ignore = choose.choice([None, None, 0, 255, -(2**63), 2**63 - 1])
-    wanted = tuple(choose.sample(SIX, choose.randint(1, 6)))
+    wanted = ("ce", "rest") if choose.random() < 0.2 else tuple(choose.sample(SIX, choose.randint(1, 6)))
     form = Form(activation, wanted, None if of_labels.is_floating_point else ignore, choose.random() < 0.5)
     arithmetic = torch.promote_types(dtype, torch.float32)
     gammas = exponents(n, k, arithmetic, choose), exponents(n, k, arithmetic, choose)
@@ -149,7 +149,15 @@ def call_masks(
     steps = [choose.choice([1.0, 0.3]) for _ in shape]
 
     report("masks", native.INSTRUCTIONS[isa], full, of_labels, dtype, ignore, labels.stride(), weights is not None)
-    native.masks(labels, weights, k, dense, None if of_labels.is_floating_point else ignore, steps, dtype)
+    ignore = None if of_labels.is_floating_point else ignore
+    native.masks(labels, weights, k, dense, ignore, steps, dtype)
+
+    x, form = torch.randn(n, k, math.prod(shape), dtype=dtype), Form("sigmoid", ("ce", "rest"), ignore, False)
+    gamma = torch.empty(n, k, dtype=dtype)
+    of_masks = MaskExponent(labels, weights, k, dense, ignore, tuple(steps), 1.0, 0.5, 0.1)
+    inputs = x, labels.flatten(2 if dense else 1), None if weights is None else weights.flatten(1), gamma, gamma, form
+    native.forward(*inputs, of_masks=of_masks)
+    native.backward(torch.randn(2, n, k, dtype=dtype), *inputs)
 
 
 SHAPES: tuple[tuple[int, ...], ...] = (

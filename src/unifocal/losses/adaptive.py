@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from ..sums import SumName, mask_sums
+from ..sums import MaskExponent, SumName, mask_exponent
 from ..terms import ClassSums, Mean, voxel_mean
 from .arguments import within
 from .base import ENTROPY, ActivationName, SegmentationLoss, loss
@@ -47,7 +46,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
     wants: ClassVar[tuple[SumName, ...]] = ENTROPY
     against_rest: ClassVar[bool] = True
 
-    def focus(self, x: Inputs, index: tuple[int, ...]) -> Tensor:
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> MaskExponent:
         _, channels, *spatial = x.logits.shape
         if self.spacing is not None and len(self.spacing) != len(spatial):
             raise ValueError(
@@ -55,16 +54,12 @@ class AdaptiveFocalLoss(SegmentationLoss):
                 f"got {len(self.spacing)}: {self.spacing}."
             )
         spacing = self.spacing or (1.0,) * len(spatial)
-        dtype = torch.promote_types(x.logits.dtype, torch.float32)
-        volume, surface, voxels = mask_sums(
-            x.labels, x.voxel_weights, channels, x.ignore_index, spacing, dtype, self.engine
-        )
-        gamma = torch.add(self.size * volume, surface, alpha=self.smoothness) / voxels.clamp_min(1e-30)
-        return gamma + self.gamma_0 if self.gamma_0 else gamma
+        labels = x.labels, x.voxel_weights, channels, x.ignore_index
+        return mask_exponent(*labels, spacing, size=self.size, smoothness=self.smoothness, constant=self.gamma_0)
 
     def equation(self, s: ClassSums) -> Mean:
         share = s.labelled / s.voxels  # of each channel
-        w = share if self.order == "original" else 1 - share
+        w = share if self.order == "original" else s.number(1.0) - share
         if share.shape[1] == 1:
             w = torch.full_like(w, 0.5) if self.order != "scalar" else w  # (v + (1 - v)) / 2
         elif self.order == "scalar":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..slopes import evaluate
-from ..sums import Engine, Slopes, SumName, constant, of_voxel_sums, tracing, voxel_sums
+from ..sums import Engine, MaskExponent, Slopes, SumName, constant, of_voxel_sums, tracing, voxel_sums
 from ..terms import ClassSums, Factors, Mean
 from .arguments import check_arguments, within
 from .inputs import read_inputs
@@ -26,6 +26,8 @@ _AGAINST_REST: dict[tuple[SumName, ...], tuple[SumName, ...]] = {
     REGION: ("tn", "tp", "fn", "fp"),
     ENTROPY + REGION: ("rest", "ce", "tn", "tp", "fn", "fp"),
 }
+
+_NOTHING = torch.empty(0, device="cpu")
 
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 T = TypeVar("T")
@@ -99,8 +101,10 @@ class SegmentationLoss(nn.Module, ABC):
         that autograd knows.
         """
 
-    def focus(self, x: Inputs, index: tuple[int, ...]) -> float | Sequence[float] | Tensor:
-        """Focusing exponent of the cross-entropy: a number, one for each class, or (N, K), one for each channel.
+    def focus(self, x: Inputs, index: tuple[int, ...]) -> float | Sequence[float] | Tensor | MaskExponent:
+        """Focusing exponent of the cross-entropy: a number, one for each class, or one for each image and channel.
+
+        The latter as a tensor (N, K), or as what it is to be computed from: the masks of the labels.
 
         `index` is `ClassSums.index`.
         """
@@ -159,7 +163,7 @@ class SegmentationLoss(nn.Module, ABC):
         share = self._share_of_images(None if all_valid else voxels, voxels.shape[0], images, processes)
         total = self.reduction != "none"
         if isinstance(mean, Mean) and isinstance(share, float) and not tracing():
-            return evaluate(mean if share == 1.0 else share * mean, s, total)
+            return evaluate(mean, s, total, share)
         per_image, slopes = evaluate(mean, s) if isinstance(mean, Mean) else (mean.expand(voxels.shape[0]), None)
         per_image = per_image * share
         scaled = None if slopes is None else lambda upstream: slopes(upstream * share)
@@ -197,7 +201,9 @@ class SegmentationLoss(nn.Module, ABC):
         split = len(index) > channels
         classes = 2 if split else 1
         entropies = classes if "ce" in self.wants else 0
-        ce, *regions = values.split_with_sizes([entropies, *((0, 0, 0) if self.wants == ENTROPY else (classes, 1, 1))])
+        ce, regions = values, [_NOTHING] * 3
+        if self.wants != ENTROPY:
+            ce, *regions = values.split_with_sizes([entropies, classes, 1, 1])
         images: Tensor | None = None
         if self.batch and self.wants != ENTROPY:
             regions = [part.sum(1, keepdim=True) for part in regions]

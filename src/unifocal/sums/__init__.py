@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .constants import constant
-from .form import Form
+from .form import Form, MaskExponent
 from .labels import FOREIGN, UNBALANCED, flat, signed
-from .masks import mask_sums
+from .masks import exponents, mask_exponent, mask_sums
 from .ops import Slopes, differentiable_sums, function_of_sums
 from .tracing import has_memory, tracing
 
@@ -22,11 +22,13 @@ __all__ = [
     "UNBALANCED",
     "Activation",
     "Engine",
+    "MaskExponent",
     "Slopes",
     "SumName",
     "VoxelSums",
     "constant",
     "has_memory",
+    "mask_exponent",
     "mask_sums",
     "of_voxel_sums",
     "signed",
@@ -36,7 +38,7 @@ __all__ = [
 
 Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
-Exponent = float | Sequence[float] | Tensor
+Exponent = float | Sequence[float] | Tensor | MaskExponent
 Engine = Literal["auto", "reference", "aten", "native", "triton"]
 
 
@@ -85,7 +87,8 @@ def voxel_sums(
     labels         (N, *spatial) class indices of any integer or bool dtype, where with K = 1 the index 1 is the
                    channel's class; or (N, K, *spatial) one-hot or soft labels
     activation     "softmax" over the channels, "sigmoid" of each, or "none"
-    gamma          focusing exponent of `ce`, 0 or more: a number, K numbers, or a tensor that broadcasts to (N, K)
+    gamma          focusing exponent of `ce`, 0 or more: a number, K numbers, a tensor that broadcasts to (N, K), or
+                   what `mask_exponent` returns, which is then that of `rest`, too
     rest_gamma     focusing exponent of `rest`, likewise
     voxel_weights  (N, *spatial), 0 or more; no gradient flows to them
     ignore_index   label of voxels that join no sum; what stands at them and at weight 0 does not matter, not even NaN
@@ -98,6 +101,8 @@ def voxel_sums(
     """
     wanted = tuple(dict.fromkeys(wanted))  # each once: the slices of the values are found by name
     form = Form(activation, wanted, ignore_index, clip)
+    if isinstance(gamma, MaskExponent):
+        gamma = rest_gamma = exponents(gamma, torch.promote_types(logits.dtype, torch.float32), engine)
     x, *others = _arguments(logits, labels, form, gamma, rest_gamma, voxel_weights, engine)
     values, labelled, voxels = differentiable_sums(flat(x), *others)
     return VoxelSums(values, wanted, labelled, voxels)
@@ -159,8 +164,10 @@ def _row(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
 
 
-def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor | tuple[float, ...]:
+def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor | tuple[float, ...] | MaskExponent:
     """An exponent as a tensor that broadcasts to (N, K), in a graph as the numbers of that tensor."""
+    if isinstance(gamma, MaskExponent):
+        return gamma
     if isinstance(gamma, Tensor):
         return gamma.to(dtype=dtype, device=device)
     given = (gamma,) if isinstance(gamma, float) else gamma

@@ -1,6 +1,9 @@
 """What an engine is asked for, apart from the voxels."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from torch import Tensor
 
 
 class Form(NamedTuple):
@@ -10,3 +13,21 @@ class Form(NamedTuple):
     wanted: tuple[str, ...]  # of "tp", "fp", "fn", "tn", "ce", "rest", each at most once
     ignore_index: int | None
     clip: bool
+
+
+@dataclass(frozen=True, eq=False)
+class MaskExponent:
+    """A focusing exponent for each image and channel: (size volume + smoothness surface) / voxels + constant.
+
+    Volume, surface and voxels are those of masks.py.
+    """
+
+    labels: Tensor  # (N, *spatial) class indices, or dense (N, K, *spatial)
+    weights: Tensor | None  # (N, *spatial)
+    channels: int
+    dense: bool
+    ignore_index: int | None
+    steps: tuple[float, ...]  # voxels per unit of length along each spatial axis
+    size: float = 0.0
+    smoothness: float = 0.0
+    constant: float = 0.0

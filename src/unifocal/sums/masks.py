@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .engines import select_for_masks
+from .form import MaskExponent
 from .labels import signed
 from .tracing import is_traced
 
@@ -34,11 +35,38 @@ def mask_sums(
 
     spacing  size of a voxel along each spatial axis, in the unit that |∇ m| is wanted per
     """
+    return _sums(mask_exponent(labels, weights, channels, ignore_index, spacing), dtype, engine)
+
+
+def mask_exponent(
+    labels: Tensor,
+    weights: Tensor | None,
+    channels: int,
+    ignore_index: int | None,
+    spacing: Sequence[float],
+    size: float = 0.0,
+    smoothness: float = 0.0,
+    constant: float = 0.0,
+) -> MaskExponent:
+    """What a focusing exponent is to be computed from, once the engine is known; the first arguments as above."""
     labels, ignore_index = signed(labels, ignore_index)
     if not spacing:  # no spatial axis: one voxel, without surface
         labels, weights, spacing = labels[..., None], None if weights is None else weights[..., None], (1.0,)
-    arguments = (labels, weights, channels, ignore_index, [1 / length for length in spacing], dtype, engine)
-    result: Sums = masks(*arguments) if is_traced(labels) else _masks(*arguments)
+    steps = tuple([1 / length for length in spacing])
+    dense = labels.ndim == len(steps) + 2
+    return MaskExponent(labels, weights, channels, dense, ignore_index, steps, size, smoothness, constant)
+
+
+def exponents(e: MaskExponent, dtype: torch.dtype, engine: str) -> Tensor:
+    """(N, K)."""
+    volume, surface, voxels = _sums(e, dtype, engine)
+    shares = torch.add(e.size * volume, surface, alpha=e.smoothness) / voxels.clamp_min(1e-30)
+    return shares + e.constant if e.constant else shares
+
+
+def _sums(e: MaskExponent, dtype: torch.dtype, engine: str) -> Sums:
+    arguments = (e.labels, e.weights, e.channels, e.ignore_index, e.steps, dtype, engine)
+    result: Sums = masks(*arguments) if is_traced(e.labels) else _masks(*arguments)
     return result
 
 

@@ -51,6 +51,7 @@ struct Masks {  // of one call for the surfaces of masks: labels (N, K, A, B, C)
         int64_t dtype, n, k, a, b, c;
     } labels, weights;
     double step[3];   // 1 / size of a voxel along A, B, C
+    double size, smoothness, constant;  // of an exponent, see set_exponents
     double* partial;  // images * slabs * (2 * channels + 1): volumes, surfaces, weight of the image; as in Call
 };
 
@@ -70,6 +71,7 @@ int64_t size_of(int64_t dtype) {
 
 int64_t blocks_of(const Call& c) { return (c.voxels + BLOCK - 1) / BLOCK; }
 int64_t width_of(const Call& c) { return SUMS * c.channels + 1; }
+int64_t width_of(const Masks& m) { return 2 * m.channels + 1; }
 bool is_double(const Call& c) { return c.gamma.dtype == F64; }
 
 double number(const View& view, int64_t n, int64_t k) {  // of a float or double tensor (N, K)
@@ -182,6 +184,41 @@ const Engine& engine_for(int64_t isa) {
     return PORTABLE;
 }
 
+// Volumes, surfaces and weight of every image; returns 1 if memory could not be had.
+int64_t sum_masks(Masks m, double* totals) {
+    const int64_t width = width_of(m), slabs = m.b * m.c ? slabs_of(m) : 0;
+    const Numbers partial(m.images * slabs * width);
+    m.partial = partial.data;
+    if (!m.partial) return 1;
+    const Engine& engine = engine_for(m.isa);
+    const auto slab = m.twice ? engine.twice_slab : engine.single_slab;
+    const int64_t tasks = m.images * slabs;
+    if (tasks && in_parallel(tasks, m.threads, engine.slab_bytes(m), [&](int64_t task, char* scratch) {
+            slab(m, task / slabs, task % slabs, scratch);
+        }))
+        return 1;
+    for (int64_t n = 0; n < m.images; ++n)
+        for (int64_t i = 0; i < width; ++i) {
+            totals[n * width + i] = 0;
+            for (int64_t s = 0; s < slabs; ++s) totals[n * width + i] += m.partial[(n * slabs + s) * width + i];
+        }
+    return 0;
+}
+
+// Of each image and channel (size volume + smoothness surface) / weight of the image + constant.
+void set_exponents(const View& exponents, const Masks& m, const double* totals) {
+    for (int64_t n = 0; n < m.images; ++n, totals += width_of(m))
+        for (int64_t k = 0; k < m.channels; ++k) {
+            const double weight = totals[2 * m.channels], volume = totals[k], surface = totals[m.channels + k];
+            const double share = weight > 0 ? (m.size * volume + m.smoothness * surface) / weight : 0;
+            const int64_t i = n * exponents.n + k * exponents.k;
+            if (exponents.dtype == F64)
+                ((double*)exponents.data)[i] = share + m.constant;
+            else
+                ((float*)exponents.data)[i] = (float)(share + m.constant);
+        }
+}
+
 }  // namespace
 
 extern "C" {
@@ -209,9 +246,15 @@ int64_t unifocal_openmp() {
 // Words of struct Call: a library that was compiled from another version must not be called.
 int64_t unifocal_words() { return sizeof(Call) / 8 + sizeof(Masks) / 8; }
 
-// Runs forward or backward; returns 0, or 1 if memory could not be had.
-int64_t unifocal_run(const Call* call) {
+// Runs forward or backward; returns 0, or 1 if memory could not be had. With masks both exponents are one tensor, which is
+// filled first.
+int64_t unifocal_run(const Call* call, const Masks* masks) {
     Call c = *call;
+    if (masks) {
+        const Numbers totals(masks->images * width_of(*masks));
+        if (!totals.data || sum_masks(*masks, totals.data)) return 1;
+        set_exponents(c.gamma, *masks, totals.data);
+    }
     const Engine& engine = engine_for(c.isa);
     const BlockFunction block = is_double(c) ? engine.twice : engine.single;
     const int64_t blocks = blocks_of(c);
@@ -242,30 +285,19 @@ int64_t unifocal_run(const Call* call) {
     return 0;
 }
 
-// Volume and surface of the mask of every channel, see `slab`; totals is images * (2 * channels + 1), double if `twice`,
+// Volume and surface of the mask of every channel, see `slab`; what they are written to is images * (2 * channels + 1), double if `twice`,
 // else float.
-int64_t unifocal_masks(const Masks* masks, void* totals) {
-    Masks m = *masks;
-    const Engine& engine = engine_for(m.isa);
-    const auto slab = m.twice ? engine.twice_slab : engine.single_slab;
-    const int64_t slabs = slabs_of(m), width = 2 * m.channels + 1;
-    const Numbers partial(m.images * slabs * width);
-    m.partial = partial.data;
-    if (!m.partial) return 1;
-    const int64_t failed =
-        in_parallel(m.images * slabs, m.threads, engine.slab_bytes(m), [&](int64_t task, char* scratch) {
-            slab(m, task / slabs, task % slabs, scratch);
-        });
-    for (int64_t n = 0; !failed && n < m.images; ++n)
-        for (int64_t i = 0; i < width; ++i) {
-            double total = 0;
-            for (int64_t s = 0; s < slabs; ++s) total += m.partial[(n * slabs + s) * width + i];
-            if (m.twice)
-                ((double*)totals)[n * width + i] = total;
-            else
-                ((float*)totals)[n * width + i] = (float)total;
-        }
-    return failed;
+int64_t unifocal_masks(const Masks* masks, void* to) {
+    const Masks& m = *masks;
+    const Numbers totals(m.images * width_of(m));
+    if (!totals.data || sum_masks(m, totals.data)) return 1;
+    for (int64_t i = 0; i < m.images * width_of(m); ++i) {
+        if (m.twice)
+            ((double*)to)[i] = totals.data[i];
+        else
+            ((float*)to)[i] = (float)totals.data[i];
+    }
+    return 0;
 }
 
 }  // extern "C"
@@ -331,6 +363,14 @@ INLINE typename Lanes<F>::V all(F x) {
 template <class F>
 INLINE typename Lanes<F>::I all_int(typename Lanes<F>::Int x) {
     return x - (typename Lanes<F>::I){};
+}
+template <class V, class I>  // one instruction, where adding a selected number takes two
+INLINE void add_where(I where, V& sum, V x) {
+    sum = where ? sum + x : sum;
+}
+template <class V, class I>
+INLINE void add_unless(I where, V& sum, V x) {
+    sum = where ? sum : sum + x;
 }
 template <class V>  // NaN of the first argument is passed on
 INLINE V larger(V a, V b) {
@@ -687,6 +727,9 @@ struct Power {
 const double MOST_FALL = 4;
 
 template <class F>
+constexpr bool HAS_FALL = UNIFOCAL_BYTES == 64 && sizeof(F) == 4;  // as one short step
+
+template <class F>
 struct Fall {
     Power<F> power;
 
@@ -991,9 +1034,12 @@ struct Tile {
         FOR_INTEGER(c.labels.dtype, CLASS)
 #undef CLASS
         for (int64_t i = count; i < padded; ++i) label[i] = 0;
-        for (int64_t i = 0; masked && i < count; ++i) label[i] = weight[i] > 0 ? label[i] : (Int)0;
+        if (!masked) return;
         Int least = 0;
-        for (int64_t i = 0; i < count; ++i) least = label[i] < least ? label[i] : least;
+        for (int64_t i = 0; i < count; ++i) {
+            label[i] = weight[i] > 0 ? label[i] : (Int)0;
+            least = label[i] < least ? label[i] : least;
+        }
         foreign = least < -1;
     }
 
@@ -1010,19 +1056,24 @@ struct Tile {
         typedef typename std::make_unsigned<Int>::type Word;
         const Int first = c.channels == 1;
         const Word classes = (Word)(c.channels + first);
+        Int* const to = label;
         uint64_t seen = 0;
+        Int least = 0;
         if (sizeof(T) > sizeof(Word))  // the high halves of classes are 0, which one look at all of them together tells
             for (int64_t i = 0; i < count; ++i) {
                 seen |= (uint64_t)from[i * stride];
                 const Word word = (Word)from[i * stride];
-                label[i] = word < classes ? (Int)word - first : (Int)-2;
+                to[i] = word < classes ? (Int)word - first : (Int)-2;
+                least = to[i] < least ? to[i] : least;
             }
         if (sizeof(T) <= sizeof(Word) || seen >> 32)
             for (int64_t i = 0; i < count; ++i) {
                 const uint64_t wide = (uint64_t)(int64_t)from[i * stride], most = (Word)-1;
                 const Word word = sizeof(T) <= sizeof(Word) ? (Word)(Int)from[i * stride] : (Word)(wide < most ? wide : most);
-                label[i] = word < classes ? (Int)word - first : (Int)-2;
+                to[i] = word < classes ? (Int)word - first : (Int)-2;
+                least = to[i] < least ? to[i] : least;
             }
+        foreign = least < -1;
         if (c.ignores)
             for (int64_t i = 0; i < count; ++i)
                 if ((int64_t)from[i * stride] == c.ignore) weight[i] = 0;
@@ -1156,7 +1207,7 @@ INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused,
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
             store(t.e + k * S + v, ex[k]);
-            others += own ? (V){} : ex[k];
+            add_unless(own, others, ex[k]);
             e = own ? ex[k] : e;
             z = own ? x[k] : z;
             gamma = own ? all(t.gamma[k]) : gamma;
@@ -1203,19 +1254,19 @@ void forward_few(Tile<F>& t, int64_t padded) {
         V w = all<F>(1);
         if (t.masked) w = load(t.weight + v);
         count += w;
-        for (int k = 0; k < K; ++k) sums[LABELLED][k] += label == (Int)k ? w : (V){};
+        for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[LABELLED][k], w);
         if (entropy) {
             V ce = log_p_of_few(t, v) * w;
             if (t.focused) ce *= load(t.step(RAISED) + v);
-            for (int k = 0; k < K; ++k) sums[CE][k] += label == (Int)k ? ce : (V){};
+            for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[CE][k], ce);
         }
         if (!region) continue;
         const V tp = load(t.step(P) + v) * w, fn = load(t.step(Q) + v) * w, scale = load(t.step(SCALE) + v) * w;
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
-            sums[TP][k] += own ? tp : (V){};
-            sums[FN][k] += own ? fn : (V){};
-            sums[FP][k] += own ? (V){} : load(t.e + k * t.size + v) * scale;
+            add_where(own, sums[TP][k], tp);
+            add_where(own, sums[FN][k], fn);
+            add_unless(own, sums[FP][k], load(t.e + k * t.size + v) * scale);
         }
     }
     for (int s = 0; s < SUMS; ++s)
@@ -1237,7 +1288,7 @@ void forward_many(Tile<F>& t, int64_t padded) {
             const V e = exp_<F>(load(t.rows[k] + v) - top);
             store(t.e + k * S + v, e);
             t.ahead(k, v);
-            others += label == (Int)k ? (V){} : e;
+            add_unless(label == (Int)k, others, e);
         }
         const Int* own = t.label + v;
         V z = {};
@@ -1270,7 +1321,7 @@ void forward_many(Tile<F>& t, int64_t padded) {
         }
         if (region)
             for (int64_t k = 0; k < K; ++k)
-                t.sums[FP * K + k] += label == (Int)k ? (V){} : load(t.e + k * S + v) * scale;
+                add_unless(label == (Int)k, t.sums[FP * K + k], load(t.e + k * S + v) * scale);
         t.sums[SUMS * K] += w;
     }
 }
@@ -1417,8 +1468,8 @@ struct Channels {
             const V z = load(t.rows[k] + v), e = exp_<F>(z - top);
             const I is_first = first == (Int)k;
             store(t.e + k * S + v, e);
-            others += is_first ? (V){} : e;
-            if (without_first) rest += is_first ? (V){} : exp_<F>(larger(z, lowest) - second);
+            add_unless(is_first, others, e);
+            if (without_first) add_unless(is_first, rest, exp_<F>(larger(z, lowest) - second));
         }
         scale = inverse((F)1 + others);
         log_total = log1p_<F>(others);
@@ -1545,7 +1596,7 @@ INLINE void backward_coupled(Tile<F>& t, int64_t v) {
             odds = is_first ? up * y.p : odds;
         }
         first_force = is_first ? force : first_force;
-        others += is_first ? (V){} : force;
+        add_unless(is_first, others, force);
         store(t.g + k * S + v, force);
     }
     for (int64_t k = 0; k < K; ++k) {
@@ -1577,7 +1628,7 @@ void backward_any(Tile<F>& t, int64_t padded) {
 // e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the entropy soft, the other one
 // e / (1 + e) and soft + |z|.
 
-enum Side { DECAY, SOFT, POWER, REST_POWER };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
+enum Side { DECAY, SOFT, POWER, REST_POWER, AGAINST };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
 
 // A channel against its rest; of a PAIR the second against the first.
 template <class F, bool PAIR>
@@ -1697,6 +1748,95 @@ INLINE typename Lanes<F>::V raised(const Channel<F, PAIR>& c, Focus focus, const
     return simple_power<F>(y.wrong, y.own ? all(c.gamma) : all(c.rest_gamma), c.t.rooted);
 }
 
+// Of one exponent for both sides, and no region sums. With s the logit towards the label, x = max(s, 0) and y = max(-s, 0),
+// of which one is 0, and A = (1 + e)^-gamma what is summed is A e^(-gamma x) (soft + y), and with B = (1 + e)^-(gamma + 1)
+// its slope is
+//
+//     B e^(-gamma x) (gamma soft + e)   where s > 0,      B (gamma e (soft + y) + 1)   elsewhere
+//
+// Without the table of Fall the steps above take less time.
+
+template <class F, bool PAIR>
+INLINE bool is_one_sided(const Channel<F, PAIR>& c) {
+    return HAS_FALL<F> && c.t.wants(CE) && (PAIR || c.t.wants(REST)) && !c.t.region() && c.gamma == c.rest_gamma &&
+           focus_of(c.gamma) == ANY && c.gamma + 1 <= MOST_FALL;
+}
+
+// Pointers of their own, as a store might change those of a tile. The first loop leaves -s, e and its power in steps.
+template <class F, bool PAIR>
+struct OneSided {
+    typedef typename Lanes<F>::V V;
+    typedef typename Lanes<F>::I I;
+    typedef typename Lanes<F>::Int Int;
+    const Int own;
+    const F* const dense;  // labels of 0 or 1, or null
+    const Int* const label;
+    F *against, *e, *power;
+    const Fall<F> fall;
+
+    INLINE OneSided(const Channel<F, PAIR>& c, F exponent, int64_t padded)
+        : own((Int)c.k), dense(c.t.c.dense ? c.t.labels[c.k] : nullptr), label(c.t.label), against(c.t.step(AGAINST)),
+          e(c.t.step(DECAY)), power(c.t.step(POWER)), fall(exponent) {
+        LANES;
+        const Power<F> raised(c.gamma);
+        const F *const z = c.t.rows[c.k], *const other = c.t.rows[0];
+        for (int64_t v = 0; v < padded; v += L::N) {
+            c.t.ahead(c.k, v);
+            if (PAIR) c.t.ahead(0, v);
+            const V x = PAIR ? load(z + v) - load(other + v) : load(z + v), away = inside(v) ? -x : x;
+            store(against + v, away);
+            store(e + v, exp_<F>(-magnitude<F>(x)));
+            store(power + v, raised.of(larger(-away, (V){})));
+        }
+    }
+    INLINE I inside(int64_t v) const { return dense ? load(dense + v) > (F)0 : (I)load((const F*)(label + v)) == own; }
+};
+
+template <class F, bool PAIR>
+INLINE void forward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
+    LANES;
+    const OneSided<F, PAIR> y(c, c.gamma, padded);
+    const F* const weight = c.t.masked ? c.t.weight : nullptr;
+    V ce[2] = {}, labelled[2] = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I inside = y.inside(v);
+        V soft, term, w = all<F>(1);
+        y.fall.of(load(y.e + v), soft, term);
+        term *= load(y.power + v) * entropy_of<F>(soft, load(y.against + v));
+        if (weight) w = load(weight + v), term *= w;
+        add_unless(inside, labelled[0], w);
+        add_where(inside, labelled[1], w);
+        add_unless(inside, ce[0], term);
+        add_where(inside, ce[1], term);
+    }
+    const int64_t K = c.t.c.channels;
+    c.t.sums[CE * K + c.k] = ce[1], c.t.sums[LABELLED * K + c.k] = labelled[1];
+    c.t.sums[(PAIR ? CE : REST) * K + (PAIR ? 0 : c.k)] = ce[0];
+    if (PAIR) c.t.sums[LABELLED * K] = labelled[0];
+    c.t.sums[SUMS * K] = labelled[0] + labelled[1];
+}
+
+template <class F, bool PAIR>
+INLINE void backward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
+    LANES;
+    const OneSided<F, PAIR> y(c, c.gamma + 1, padded);
+    const V gamma = all(c.gamma), in = all(-c.ce()), out = all(c.rest());
+    const F* const weight = c.t.masked ? c.t.weight : nullptr;
+    F *const to = c.t.out[c.k], *const to_other = c.t.out[0];
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const V e = load(y.e + v), against = load(y.against + v);
+        const I wrong = against >= (F)0;
+        V soft, gradient;
+        y.fall.of(e, soft, gradient);
+        const V entropy = gamma * entropy_of<F>(soft, against);
+        gradient *= load(y.power + v) * ((wrong ? entropy * e : entropy) + (wrong ? all<F>(1) : e));
+        gradient *= y.inside(v) ? in : out;
+        if (weight) gradient *= load(weight + v);
+        store(to + v, gradient);
+        if (PAIR) store(to_other + v, -gradient);
+    }
+}
+
 template <class F, bool PAIR>
 void forward_binary(Tile<F>& t, int64_t padded) {
     LANES;
@@ -1704,6 +1844,11 @@ void forward_binary(Tile<F>& t, int64_t padded) {
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (HAS_FALL<F>)
+            if (is_one_sided(c)) {
+                forward_one_sided(c, padded);
+                continue;
+            }
         const Focus focus = binary_steps(c, padded, entropy);
         V right[2] = {}, wrong[2] = {}, ce[2] = {}, labelled[2] = {};  // outside and inside
         for (int64_t v = 0; v < padded; v += L::N) {
@@ -1711,21 +1856,21 @@ void forward_binary(Tile<F>& t, int64_t padded) {
             if (region || takes_probabilities(focus)) y.find_sides(t, v);
             V w = all<F>(1), term;
             if (masked) w = load(t.weight + v);
-            labelled[0] += y.own ? (V){} : w;
-            labelled[1] += y.own ? w : (V){};
+            add_unless(y.own, labelled[0], w);
+            add_where(y.own, labelled[1], w);
             if (entropy) {
                 term = entropy_of<F>(load(t.step(SOFT) + v), y.against);
                 if (focus != EVEN) term *= raised(c, focus, y, v);
                 if (masked) term *= w;
-                ce[0] += y.own ? (V){} : term;
-                ce[1] += y.own ? term : (V){};
+                add_unless(y.own, ce[0], term);
+                add_where(y.own, ce[1], term);
             }
             if (region) {
                 if (masked) y.right *= w, y.wrong *= w;
-                right[0] += y.own ? (V){} : y.right;
-                right[1] += y.own ? y.right : (V){};
-                wrong[0] += y.own ? (V){} : y.wrong;
-                wrong[1] += y.own ? y.wrong : (V){};
+                add_unless(y.own, right[0], y.right);
+                add_where(y.own, right[1], y.right);
+                add_unless(y.own, wrong[0], y.wrong);
+                add_where(y.own, wrong[1], y.wrong);
             }
         }
         V* sums = t.sums + c.k;
@@ -1747,9 +1892,14 @@ void backward_binary(Tile<F>& t, int64_t padded) {
     const bool region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
+        if constexpr (HAS_FALL<F>)
+            if (is_one_sided(c)) {
+                backward_one_sided(c, padded);
+                continue;
+            }
         const Focus focus = binary_steps(c, padded, c.focused());
         const V gamma = all(c.gamma), rest_gamma = all(c.rest_gamma), ce = all(c.ce()), rest = all(c.rest());
-        const V inner = all(c.hit(c.k) - (PAIR ? c.alarm(0) : 0)), outer = all((PAIR ? c.hit(0) : 0) - c.alarm(c.k));
+        const V inner = all(c.hit(c.k) - (PAIR ? c.alarm(0) : 0)), outer = all(c.alarm(c.k) - (PAIR ? c.hit(0) : 0));
         for (int64_t v = 0; v < padded; v += L::N) {
             Margin<F> y(c, v);
             y.find_sides(t, v);
@@ -1758,10 +1908,10 @@ void backward_binary(Tile<F>& t, int64_t padded) {
                 slope += (y.own ? gamma : rest_gamma) * y.right * entropy_of<F>(load(t.step(SOFT) + v), y.against);
                 slope *= raised(c, focus, y, v);
             }
-            V gradient = -(y.own ? ce : rest) * slope;
+            V gradient = (y.own ? -ce : rest) * slope;
             if (region) gradient += (y.own ? inner : outer) * y.right * y.wrong;
             if (masked) gradient *= load(t.weight + v);
-            c.put(v, y.own ? gradient : -gradient);
+            c.put(v, gradient);
         }
     }
 }
@@ -2029,7 +2179,7 @@ INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
         for (int64_t k = 0; k < channels; ++k) {
             const V e = exp_<F>(load(t.rows[k] + v) - top);
             store(t.e + k * S + v, e);
-            others += first == (Int)k ? (V){} : e;
+            add_unless(first == (Int)k, others, e);
         }
         const V scale = inverse((F)1 + others);
         store(t.step(TOP) + v, top);
@@ -2145,7 +2295,7 @@ void backward_softmax(Tile<F>& t, int64_t padded) {
                 store(t.g + k * S + v, force);
             }
             own = first == (Int)k ? force : own;
-            others += first == (Int)k ? (V){} : force;
+            add_unless(first == (Int)k, others, force);
         }
         const V sum = own + others, first_q = load(t.step(FIRST_Q) + v);
         for (int64_t k = 0; k < channels; ++k) {
@@ -2611,7 +2761,7 @@ int64_t slab_bytes(const Masks& m) {
 
 template <class F>
 void slab(const Masks& m, int64_t image, int64_t index, char* scratch) {
-    const int64_t width = 2 * m.channels + 1;
+    const int64_t width = width_of(m);
     double* sums = m.partial + (image * slabs_of(m) + index) * width;
     for (int64_t i = 0; i < width; ++i) sums[i] = 0;
     if (m.dense)

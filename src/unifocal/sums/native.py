@@ -8,11 +8,12 @@ import struct
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from .form import Form
+from .form import Form, MaskExponent
 from .tracing import has_memory
 
 LIBRARY = Path(__file__).with_name("_native.so")
@@ -34,9 +35,11 @@ _DTYPES = {
     torch.uint64: 11,
     torch.int64: 12,
 }
+T = TypeVar("T")
+
 _CALL = struct.Struct("=69q")  # struct Call of native.cpp
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
-_MASKS = struct.Struct("=25q3dq")  # struct Masks
+_MASKS = struct.Struct("=25q6dq")  # struct Masks
 _NO_TENSOR = (0, 0, 0, 0, 0)
 _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
 
@@ -100,16 +103,18 @@ def forward(
     rest_gamma: Tensor,
     form: Form,
     noticed: list[int] | None = None,
+    of_masks: MaskExponent | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See engines.py.
 
-    noticed  to it is added what is odd about the labels: FOREIGN, UNBALANCED, both or 0, see labels.py
+    noticed   to it is added what is odd about the labels: FOREIGN, UNBALANCED, both or 0, see labels.py
+    of_masks  what gamma, (N, K) and the same as rest_gamma, is filled with first
     """
     n, k, _ = x.shape
     values = gamma.new_empty((len(form.wanted), n, k))
     labelled, voxels = gamma.new_empty((n, k)), gamma.new_empty((n, 1))
     outputs = (*_NO_TENSOR, *_view(values), *_view(labelled), *_view(voxels), *_NO_TENSOR)
-    odd = _run(x, labels, weights, gamma, rest_gamma, form, outputs, False)
+    odd = _run(x, labels, weights, gamma, rest_gamma, form, outputs, False, of_masks)
     if noticed is not None:
         noticed.append(odd)
     return values, labelled, voxels
@@ -141,6 +146,7 @@ def _run(
     form: Form,
     outputs: tuple[int, ...],
     back: bool,
+    of_masks: MaskExponent | None = None,
 ) -> int:
     library = _load()
     assert not isinstance(library, str)
@@ -162,12 +168,13 @@ def _run(
         *_view(x),
         *_view(labels),
         *(_NO_TENSOR if weights is None else _view(weights)),
-        *_per_class(gamma, n, k),
-        *_per_class(rest_gamma, n, k),
+        *_per_class(gamma),
+        *_per_class(rest_gamma),
         *outputs,
     )
     odd = ctypes.c_int64(0)
-    if library.unifocal_run(_CALL.pack(*head, 0, 0 if back else ctypes.addressof(odd))):
+    call = _CALL.pack(*head, 0, 0 if back else ctypes.addressof(odd))
+    if library.unifocal_run(call, None if of_masks is None else _of_masks(of_masks, gamma.dtype)):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
     return odd.value
 
@@ -184,45 +191,50 @@ def masks(
     """See masks.py."""
     library = _load()
     assert not isinstance(library, str)
-    labels = labels if dense else labels.unsqueeze(1)
-    axes = labels.ndim - 2
-    small = labels.shape[2:].numel() < _ONE_THREAD  # then an image is one task, and its rows lie along the second axis
-    depth = {1: [2], 2: [1, 2] if small else [0, 2], 3: [0, 1, 2]}[axes]
-    shape, lengths = [1, 1, 1], [1.0, 1.0, 1.0]
-    for axis, place in enumerate(depth):
-        shape[place], lengths[place] = labels.shape[2 + axis], steps[axis]
-
-    def volume(t: Tensor | None) -> tuple[int, ...]:
-        if t is None:
-            return (0,) * 7
-        strides = [0, 0, 0]
-        for axis, place in enumerate(depth):
-            strides[place] = t.stride(2 + axis)
-        return t.data_ptr(), _DTYPES[t.dtype], t.stride(0), t.stride(1), *strides
-
-    n = labels.shape[0]
-    totals = torch.empty((n, 2 * channels + 1), dtype=dtype)
-    call = _MASKS.pack(
-        n,
-        channels,
-        *shape,
-        dense,
-        ignore_index is not None,
-        ignore_index or 0,
-        torch.get_num_threads() if labels.numel() >= _ONE_THREAD else 1,
-        instructions(),
-        dtype == torch.float64,
-        *volume(labels),
-        *volume(None if weights is None else weights.unsqueeze(1)),
-        *lengths,
-        0,  # it makes room for partial sums itself
-    )
-    if not labels.numel():
-        totals.zero_()
-    elif library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
+    totals = torch.empty((labels.shape[0], 2 * channels + 1), dtype=dtype)
+    call = _of_masks(MaskExponent(labels, weights, channels, dense, ignore_index, tuple(steps)), dtype)
+    if library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
     volumes, surfaces, voxels = totals.split_with_sizes((channels, channels, 1), 1)
     return volumes, surfaces, voxels
+
+
+def _of_masks(e: MaskExponent, dtype: torch.dtype) -> bytes:
+    """struct Masks."""
+    extent = e.labels.shape[2 if e.dense else 1 :]
+    few = extent.numel() < _ONE_THREAD  # then an image is one task, and its rows lie along the second axis
+    return _MASKS.pack(
+        e.labels.shape[0],
+        e.channels,
+        *_in_space(extent, 1, few),
+        e.dense,
+        e.ignore_index is not None,
+        e.ignore_index or 0,
+        torch.get_num_threads() if e.labels.numel() >= _ONE_THREAD else 1,
+        instructions(),
+        dtype == torch.float64,
+        *_in_volume(e.labels, e.dense, few),
+        *((0,) * 7 if e.weights is None else _in_volume(e.weights, False, few)),
+        *_in_space(e.steps, 1.0, few),
+        e.size,
+        e.smoothness,
+        e.constant,
+        0,  # it makes room for partial sums itself
+    )
+
+
+def _in_volume(t: Tensor, dense: bool, few: bool) -> tuple[int, ...]:
+    """Address, dtype and strides along (N, K, A, B, C)."""
+    images, *rest = t.stride()
+    channels = rest.pop(0) if dense else 0
+    return t.data_ptr(), _DTYPES[t.dtype], images, channels, *_in_space(rest, 0, few)
+
+
+def _in_space(along: Sequence[T], filler: T, few: bool) -> Sequence[T]:
+    """Of one to three spatial axes as of three."""
+    if len(along) == 2:
+        return (filler, *along) if few else (along[0], filler, along[1])
+    return (*(filler,) * (3 - len(along)), *along)
 
 
 def _view(t: Tensor) -> tuple[int, ...]:
@@ -231,8 +243,7 @@ def _view(t: Tensor) -> tuple[int, ...]:
     return t.data_ptr(), _DTYPES[t.dtype], *strides
 
 
-def _per_class(t: Tensor, n: int, k: int) -> tuple[int, ...]:
+def _per_class(t: Tensor) -> tuple[int, ...]:
     """Address, dtype and strides of what broadcasts to (N, K)."""
-    if t.shape != (n, k):
-        t = t.expand(n, k)
-    return t.data_ptr(), _DTYPES[t.dtype], *t.stride(), 0
+    images, channels = (0, 0, *[0 if size == 1 else step for size, step in zip(t.shape, t.stride(), strict=True)])[-2:]
+    return t.data_ptr(), _DTYPES[t.dtype], images, channels, 0

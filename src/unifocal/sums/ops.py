@@ -13,8 +13,9 @@ from torch import Tensor
 from . import native, reference
 from .constants import constant
 from .engines import select
-from .form import Form
+from .form import Form, MaskExponent
 from .labels import flat
+from .masks import exponents
 from .tracing import has_memory, is_traced
 
 Result = tuple[Tensor, Tensor, Tensor]
@@ -52,8 +53,8 @@ def function_of_sums(
     x: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-    gamma: Exponents,
-    rest_gamma: Exponents,
+    gamma: Exponents | MaskExponent,
+    rest_gamma: Exponents | MaskExponent,
     form: Form,
     engine: str,
 ) -> Tensor:
@@ -62,9 +63,12 @@ def function_of_sums(
     noticed  to it is added what an engine that looks at the labels found odd about them: FOREIGN, UNBALANCED
     x        may have spatial axes: putting its voxels in a row is part of the one step here
     """
-    arguments = (x, labels, weights, gamma, rest_gamma, form, engine)
     if not has_memory(x, labels, weights):
-        return function(*differentiable_sums(flat(x), *arguments[1:]))[0]
+        if isinstance(gamma, MaskExponent):
+            gamma = rest_gamma = exponents(gamma, _dtype(x), engine)
+        assert not isinstance(rest_gamma, MaskExponent)
+        return function(*differentiable_sums(flat(x), labels, weights, gamma, rest_gamma, form, engine))[0]
+    arguments = (x, labels, weights, gamma, rest_gamma, form, engine)
     result: Tensor = _FunctionOfSums.apply(function, noticed, *arguments)  # type: ignore[no-untyped-call]
     return result
 
@@ -106,17 +110,23 @@ class _FunctionOfSums(torch.autograd.Function):
         x: Tensor,
         labels: Tensor,
         weights: Tensor | None,
-        gamma: Tensor,
-        rest_gamma: Tensor,
+        gamma: Tensor | MaskExponent,
+        rest_gamma: Tensor | MaskExponent,
         form: Form,
         engine: str,
     ) -> Tensor:
         ctx.function, ctx.form, ctx.asked = function, form, engine
+        row = flat(x)
+        ctx.engine = select(engine, row, labels, weights, form)
+        more: dict[str, Any] = {"noticed": noticed} if ctx.engine is native else {}
+        if isinstance(gamma, MaskExponent):
+            if ctx.engine is native and len(gamma.steps) <= 3:
+                more["of_masks"] = gamma
+                gamma = rest_gamma = x.new_empty(x.shape[:2], dtype=_dtype(x))
+            else:
+                gamma = rest_gamma = exponents(gamma, _dtype(x), engine)
         ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
-        x = flat(x)
-        ctx.engine = select(engine, x, labels, weights, form)
-        looks = {"noticed": noticed} if ctx.engine is native else {}
-        values, labelled, voxels = ctx.engine.forward(x, labels, weights, gamma, rest_gamma, form, **looks)
+        values, labelled, voxels = ctx.engine.forward(row, labels, weights, gamma, rest_gamma, form, **more)
         value, ctx.slopes = function(values, labelled, voxels)
         if ctx.slopes is None and ctx.needs_input_grad[2]:
             with torch.enable_grad():
