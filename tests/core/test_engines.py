@@ -732,6 +732,28 @@ def test_a_true_class_ruled_out_by_minus_infinity_makes_no_nan(engine, wanted, a
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.3, 2.5, 7.5])
+@pytest.mark.parametrize("size", [5.1, 17.9, 63.9336, 87.2])
+def test_powers_of_what_is_all_but_certainly_wrong(engine, size, gamma):
+    """Of a probability of nearly 1, whose logarithm is no difference of two large numbers."""
+    x, labels = torch.full((1, 1, 4096), size), torch.zeros(1, 4096, dtype=torch.int64)
+    exponent = torch.tensor([gamma])
+    check(engine, call("sigmoid", x=x, labels=labels, wanted=("ce", "rest"), gamma=exponent, rest_gamma=exponent))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=name_of)
+@pytest.mark.parametrize("low", [(-8261.7, -8262.0), (-math.inf, -math.inf), (-math.inf, -9000.0)], ids=str)
+def test_far_behind_the_likeliest_channel_the_others_share_its_gradient(engine, low, dtype):
+    """In float32, too, as they do at logits of no size, of which this only differs by a constant beside the first."""
+    x = torch.tensor([8261.904296875, *low], dtype=dtype).view(1, 3, 1)
+    exponent, labels = torch.tensor([0.4]), torch.ones(1, 1, dtype=torch.int64)
+    c = call("softmax", x=x, labels=labels, wanted=("ce", "rest"), gamma=exponent, rest_gamma=exponent)
+    upstream = torch.tensor([0.0, 1.0], dtype=c.gamma.dtype).view(2, 1, 1).expand(2, 1, 3)
+    gradient = results(engine, c, upstream)[3].flatten()
+    share = x[0, 1:, 0].double().clamp_min(-1e30).softmax(0)
+    torch.testing.assert_close(gradient.double(), torch.tensor([1.0, *-share]), rtol=1e-5, atol=0, check_dtype=False)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=name_of)
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("name", SIX)

@@ -92,6 +92,29 @@ def test_labels_are_read_where_they_lie(engine):
             torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["blob", "soft"])
+@pytest.mark.parametrize("shape", [(0,), (4, 0), (0, 3), (2, 0, 3), (2, 3, 0), (3, 3, 3, 0)], ids=str)
+@pytest.mark.parametrize("engine", ["native", "aten", "reference"])
+def test_no_voxels(engine, shape, kind):
+    serving(engine, shape)
+    labels = of_kind(kind, 3, shape)
+    for found in mask_sums(labels, None, 3, None, (1.0,) * len(shape), torch.float32, engine):
+        assert found.shape[0] == 2 and not found.any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["shuffled", "soft"])
+@pytest.mark.parametrize("shape", [(1, 700, 300), (2, 3, 400, 200)], ids=str)
+def test_flat_volumes_are_cut_along_their_longest_axis(shape, kind, weighted):
+    labels, spacing = of_kind(kind, 2, shape), (2.0, 1.0, 0.5, 0.7)[: len(shape)]
+    weights = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1)) if weighted else None
+    found = mask_sums(labels, weights, 2, None, spacing, torch.float64, "aten")
+    for one, expected in zip(
+        found, mask_sums(labels, weights, 2, None, spacing, torch.float64, "reference"), strict=True
+    ):
+        torch.testing.assert_close(one, expected, rtol=1e-12, atol=0)
+
+
 def test_the_same_bits_from_any_number_of_threads():
     serving("native", (4, 4, 4))
     before = torch.get_num_threads()

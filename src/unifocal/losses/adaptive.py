@@ -33,6 +33,7 @@ class AdaptiveFocalLoss(SegmentationLoss):
     every channel against the rest, as in the original. One channel stands for background and foreground: its weight
     is the mean of theirs. ∇ is `torch.gradient`, central inside and one-sided at the border; an ignored voxel counts
     as outside of the mask, and an axis of length 1 adds nothing. `class_weights` has one weight for each channel.
+    With more than 3 spatial axes engine="auto" has v and S from "aten" or "reference", whoever computes the rest.
     Source: Islam et al., arXiv 2407.09828, and the authors' training loop.
     Differs: the original is 3D, batch size 1, two channels, and NaN on an empty mask; here each image has its v and S.
     """

@@ -66,7 +66,8 @@ class SegmentationLoss(nn.Module, ABC):
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
         engine              which engine computes the sums, see `unifocal.engines()`: "auto" takes the fastest that can
                             serve a call; another name that one, or raises RuntimeError with the reason why not. A
-                            gradient that is differentiated itself is the reference's; there is no forward mode.
+                            gradient that is differentiated itself is the reference's, and so are many that are wanted
+                            at once (is_grads_batched); there is no forward mode.
         reduction           over the images: "mean" and "sum", or "none" for one value per image, shape (N,). An
                             image without a valid voxel has the value 0 and does not count in the mean.
     """

@@ -43,7 +43,8 @@ class DeepSupervision(nn.Module):
         floating-point    the mean of each cell, weighted with voxel_weights, so that class shares still sum to 1.
         (N, C, *spatial)  A one-hot float becomes soft; pass integers to keep it hard.
 
-    voxel_weights follow their labels: the weight of the chosen voxel, or the mean weight of the cell.
+    voxel_weights follow their labels: the weight of the chosen voxel, or the mean weight of the cell. What a loss is
+    told of the size of a voxel, as A-FL's `spacing`, it takes for every scale.
 
     A scale of weight 0 is not computed, so that its head gets no gradient: with DistributedDataParallel either set
     find_unused_parameters=True or give the weights as numbers with 1e-6 for the 0, as nnU-Net does there.

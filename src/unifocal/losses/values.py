@@ -50,10 +50,11 @@ def check_values(x: Inputs, against_rest: bool) -> None:
         return
     if x.voxel_weights is not None:
         low, high = _range(x.voxel_weights, None)
-        if not 0 <= low <= high <= torch.finfo(torch.promote_types(x.logits.dtype, torch.float32)).max:
+        most = torch.finfo(torch.promote_types(x.logits.dtype, torch.float32)).max / x.voxel_weights.numel()
+        if not 0 <= low <= high <= most:
             raise ValueError(
-                "voxel_weights must be finite and not negative, and within the range of float32 unless the logits are "
-                f"float64; they range from {low:g} to {high:g}."
+                "voxel_weights must be finite and not negative, and their sum within the range of float32 unless the "
+                f"logits are float64; they range from {low:g} to {high:g}."
             )
     if x.activation == "none":
         _check_probabilities(x, exclusive=not against_rest)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .constants import constant
-from .form import Form, MaskExponent
+from .form import LARGEST_EXPONENT, Form, MaskExponent
 from .labels import FOREIGN, UNBALANCED, flat, signed
 from .masks import exponents, mask_exponent, mask_sums
 from .ops import Slopes, differentiable_sums, function_of_sums
@@ -40,9 +40,6 @@ Activation = Literal["softmax", "sigmoid", "none"]
 SumName = Literal["tp", "fp", "fn", "tn", "ce", "rest"]
 Exponent = float | Sequence[float] | Tensor | MaskExponent
 Engine = Literal["auto", "reference", "aten", "native", "triton"]
-
-
-_LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in float32
 
 
 @dataclass(frozen=True)
@@ -171,5 +168,5 @@ def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tens
     if isinstance(gamma, Tensor):
         return gamma.to(dtype=dtype, device=device)
     given = (gamma,) if isinstance(gamma, float) else gamma
-    numbers = tuple([min(g, _LARGEST_EXPONENT) for g in given])
+    numbers = tuple([min(g, LARGEST_EXPONENT) for g in given])
     return numbers if tracing() else constant(numbers, dtype, device)

@@ -273,17 +273,17 @@ def _of_class(gamma: Exponent, g: Tensor, q: Tensor) -> tuple[float | Tensor, Te
     return exponent, power
 
 
-def _of_side(b: _Block, g: Tensor, q: Tensor, log_q: Callable[[], Tensor]) -> tuple[float | Tensor, Tensor]:
-    """The exponent of the side that each voxel is on, and the power of its q; log_q is -log q."""
+def _of_side(b: _Block, g: Tensor, q: Tensor) -> tuple[float | Tensor, Tensor]:
+    """The exponent of the side that each voxel is on, and the power of its q."""
     own, rest = b.gamma, b.rest_gamma
     if isinstance(own, float) and isinstance(rest, float):
         if own == rest:
-            return own, _raised(q, own, None if own in _SIMPLE else log_q())
+            return own, _raised(q, own)
         gamma = (g * (own - rest)).add_(rest)
     else:
         inside, outside = (e if isinstance(e, Tensor) else g.new_tensor(e).view(-1, 1) for e in (own, rest))
         gamma = inside if own is rest else _by_side(g, inside, outside)
-    return gamma, _raised(q, gamma, log_q())
+    return gamma, _raised(q, gamma)
 
 
 def _is_0(gamma: Exponent) -> bool:
@@ -372,23 +372,23 @@ def _classes_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
 # --- sigmoid and labels of 0 or 1 ----------------------------------------------------------------------------------
 
 
-def _sided(b: _Block, g: Tensor) -> tuple[Tensor, Tensor, Callable[[], Tensor], Callable[[], Tensor]]:
-    """p and q of the side that the voxel is on, and to be called in this order -log p and -log q."""
+def _sided(b: _Block, g: Tensor) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+    """p and q of the side that the voxel is on, and to be called once -log p."""
     against = torch.rsub(g, 1, alpha=2).mul_(b.x)  # the logit of q
     if b.careful:
         p, q = torch.sigmoid(-against), torch.sigmoid(against)
-        return p, q, lambda: _soft(against), lambda: _soft(-against)
+        return p, q, lambda: _soft(against)
     ratio = (against * _LOG2_E).exp2_()  # q / p
     p = (ratio + 1).reciprocal_()
-    return p, ratio * p, ratio.log1p_, lambda: torch.sub(ratio, against, out=against)
+    return p, ratio * p, ratio.log1p_
 
 
 def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
     g = _one_hot(b)
-    p, q, log_p, log_q = _sided(b, g)
+    p, q, log_p = _sided(b, g)
     entropy = log_p() if _has_entropy(form) else q
     if _is_focused(b):
-        entropy.mul_(_of_side(b, g, q, log_q)[1])
+        entropy.mul_(_of_side(b, g, q)[1])
     sums, spare = {}, torch.empty_like(p)
     for inside, outside, value in ("tp", "tn", p), ("ce", "rest", entropy), ("fn", "fp", q):
         if inside in form.wanted or outside in form.wanted:
@@ -401,12 +401,12 @@ def _sided_sums(b: _Block, form: Form) -> list[Tensor]:
 
 def _sided_gradient(b: _Block, form: Form, a: Slopes, out: Tensor) -> None:
     g = _one_hot(b)
-    p, q, log_p, log_q = _sided(b, g)
+    p, q, log_p = _sided(b, g)
     if _has_entropy(form):
         fall = q  # of q^γ (-log p) with the logit: q^γ (γ p (-log p) + q)
         if _is_focused(b):
             entropy = log_p()
-            gamma, power = _of_side(b, g, q, log_q)
+            gamma, power = _of_side(b, g, q)
             fall = entropy.mul_(p).mul_(gamma).add_(q).mul_(power)
         torch.mul(_by_side(g, -a["ce"], a["rest"]), fall, out=out)
     if _has_region(form):

@@ -40,6 +40,10 @@ def masks(
     labels, ignored = signed(labels, ignore_index)
     labels = labels if dense else labels.unsqueeze(1)
     n = labels.shape[0]
+    if not labels.numel():
+        nothing = labels.new_zeros((n, channels), dtype=dtype)
+        return nothing, nothing.clone(), labels.new_zeros((n, 1), dtype=dtype)
+    labels, weights, steps = _with_small_planes(labels, weights, steps)
     classes = torch.arange(channels, dtype=dtype, device=labels.device).add_(channels == 1)
     classes = classes.view(-1, *[1] * len(steps))
     volume, surface = labels.new_zeros((2, n, channels), dtype=torch.float64)
@@ -72,6 +76,18 @@ def masks(
             if mask.is_cuda or not _is_constant(mask, dense):
                 surface[images, some].add_(_sum(_slope(mask, steps, inner), weight))
     return volume.to(dtype), surface.to(dtype), voxels.to(dtype)
+
+
+def _with_small_planes(
+    labels: Tensor, weights: Tensor | None, steps: Sequence[float]
+) -> tuple[Tensor, Tensor | None, Sequence[float]]:
+    """The same voxels, of which two planes along the first axis are no large part: it may change places."""
+    between = range(3, labels.ndim - 1)  # not the last, whose neighbours lie together
+    longest = max(between, key=lambda axis: labels.shape[axis], default=2)
+    if 2 * labels.shape[3:].numel() <= _SLAB or labels.shape[longest] <= labels.shape[2]:
+        return labels, weights, steps
+    steps = (steps[longest - 2], *steps[: longest - 2], *steps[longest - 1 :])
+    return labels.movedim(longest, 2), None if weights is None else weights.movedim(longest - 1, 1), steps
 
 
 def _slabs(labels: Tensor, channels: int, most: int) -> Iterator[tuple[slice, int, int, slice, int]]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in float32
+
 
 class Form(NamedTuple):
     """What does not vary from voxel to voxel: how the channels are read, and which sums are wanted."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .engines import select_for_masks
-from .form import MaskExponent
+from .form import LARGEST_EXPONENT, MaskExponent
 from .labels import signed
 from .tracing import is_traced
 
@@ -54,7 +54,8 @@ def mask_exponent(
         labels, weights, spacing = labels[..., None], None if weights is None else weights[..., None], (1.0,)
     steps = tuple([1 / length for length in spacing])
     dense = labels.ndim == len(steps) + 2
-    return MaskExponent(labels, weights, channels, dense, ignore_index, steps, size, smoothness, constant)
+    factors = [min(factor, LARGEST_EXPONENT) for factor in (size, smoothness, constant)]
+    return MaskExponent(labels, weights, channels, dense, ignore_index, steps, *factors)
 
 
 def exponents(e: MaskExponent, dtype: torch.dtype, engine: str) -> Tensor:

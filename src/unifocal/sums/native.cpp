@@ -205,12 +205,14 @@ int64_t sum_masks(Masks m, double* totals) {
     return 0;
 }
 
+const double NOTHING = 1e-30;  // the weight of no voxel
+
 // Of each image and channel (size volume + smoothness surface) / weight of the image + constant.
 void set_exponents(const View& exponents, const Masks& m, const double* totals) {
     for (int64_t n = 0; n < m.images; ++n, totals += width_of(m))
         for (int64_t k = 0; k < m.channels; ++k) {
             const double weight = totals[2 * m.channels], volume = totals[k], surface = totals[m.channels + k];
-            const double share = weight > 0 ? (m.size * volume + m.smoothness * surface) / weight : 0;
+            const double share = (m.size * volume + m.smoothness * surface) / (weight > NOTHING ? weight : NOTHING);
             const int64_t i = n * exponents.n + k * exponents.k;
             if (exponents.dtype == F64)
                 ((double*)exponents.data)[i] = share + m.constant;

@@ -139,10 +139,10 @@ def backward(
         if "rest" in a:
             # Of a channel close to 1 the part up p / q is kept apart: there p_k / q, the share of channel k among the
             # others, must not be lost where q is 0.
-            close = p > 0.5
+            close, info = p > 0.5, torch.finfo(x.dtype)
             force = force + up * (rest_gamma * log_q + torch.where(close, 0.0, p / q.clamp_min(0.5)))
             odds = torch.where(close, up * p, 0.0)
-            share = torch.where(close, 0.0, torch.exp(torch.where(close, log_q, 0.0).sum(1, keepdim=True) - log_p))
+            share = torch.softmax(x.clamp_min(-(info.max**0.7)).masked_fill(close, info.min), 1)
             grad = odds - share * odds.sum(1, keepdim=True)
         grad = grad + force * q - p * _sum_of_others(force)
     grad = grad.to(dtype)
