@@ -58,3 +58,5 @@ OTHERS = {
     "deterministic": "true",
     "tensorboard": "true",
 }
+
+BESIDE = {"address": {"engine": "ray"}, "gpus": {"engine": "ray"}, "slurm": {"engine": "slurm"}}  # or they are refused

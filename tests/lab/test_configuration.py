@@ -1,7 +1,7 @@
 """Settings from layers: which layer wins, what a mistake says, and that a written file reads back."""
 
 import pytest
-from other_values import OTHERS
+from other_values import BESIDE, OTHERS
 
 from unifocal.lab.configuration import as_yaml, parse_pairs, settings_from
 from unifocal.lab.errors import LabError
@@ -138,16 +138,17 @@ def test_every_setting_has_another_value_here():
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_setting_is_reached_by_yaml_and_by_set_and_is_written_back(write, name):
     # The losses above are no good without a protocol: a name and a value alone, over the defaults.
-    given = settings_from({name: OTHERS[name]})
+    beside = BESIDE.get(name, {})
+    given = settings_from({name: OTHERS[name]} | beside)
     assert getattr(given, name) != getattr(Settings(), name)
-    assert settings_from(parse_pairs([f"{name}={OTHERS[name]}"])) == given
+    assert settings_from(parse_pairs([f"{name}={OTHERS[name]}"]) | beside) == given
     quoted = OTHERS[name].replace('"', "")
-    assert settings_from({}, write(f'{name}: "{quoted}"\n')) == given
+    assert settings_from(beside, write(f'{name}: "{quoted}"\n')) == given
     assert settings_from({}, write(as_yaml(given, {}))) == given
 
 
 def test_all_at_once_are_written_back(write):
-    together = {key: value for key, value in OTHERS.items() if key not in ("spacing", "clip_percentiles")}
+    together = {key: value for key, value in OTHERS.items() if key not in ("spacing", "clip_percentiles", "address")}
     given = settings_from(together)
     assert settings_from({}, write(as_yaml(given, {}))) == given
 

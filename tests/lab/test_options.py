@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import typer
-from other_values import OTHERS
+from other_values import BESIDE, OTHERS
 
 from unifocal.lab import cli
 from unifocal.lab.commands import compare, train
@@ -48,10 +48,12 @@ FLAGS = [name for name, field in Settings.model_fields.items() if field.annotati
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in FLAGS])
 def test_every_setting_is_an_option(asked, name):
-    expected = settings_from({name: OTHERS[name]})
-    assert settings_of(asked, option_of(name), OTHERS[name]) == expected
-    assert settings_of(asked, f"--{name}={OTHERS[name]}") == expected  # with underscores, too
-    assert settings_of(asked, "--set", f"{name}={OTHERS[name]}") == expected
+    beside = BESIDE.get(name, {})
+    more = [f"{option_of(key)}={value}" for key, value in beside.items()]
+    expected = settings_from({name: OTHERS[name]} | beside)
+    assert settings_of(asked, *more, option_of(name), OTHERS[name]) == expected
+    assert settings_of(asked, *more, f"--{name}={OTHERS[name]}") == expected  # with underscores, too
+    assert settings_of(asked, *more, "--set", f"{name}={OTHERS[name]}") == expected
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -92,7 +94,7 @@ def test_layers_from_the_command_line(asked, tmp_path):
         (["--epoch", "3"], ["--epochs"]),
         (["--patch-overlp", "0.3"], ["--patch-overlap"]),
         (["--epochs", "3", "--set", "epochs=4"], ["--epochs and --set epochs"]),
-        (["--set", "epoch=3"], ["epoch", "Did you mean 'epochs'"]),
+        (["--set", "epoch=3"], ["  --set epoch: there is no such setting", "Did you mean 'epochs'"]),
         (["--set", "epochs"], ["name=value"]),
         (["--epochs", "many"], ["--epochs: expected a whole number", "got 'many'"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from other_values import OTHERS
+from other_values import BESIDE, OTHERS
 
 from unifocal.lab.choices import LossChoice, NetworkChoice
 from unifocal.lab.errors import LabError
@@ -101,7 +101,7 @@ def test_a_wrong_value_is_told_with_what_was_expected_and_what_came(name):
     """In the lab's own words, whatever kind of setting it is."""
     wrong = WRONG.get(name, "-1.5e")
     with pytest.raises(LabError) as caught:
-        make_settings(**{name: wrong})
+        make_settings(**{name: wrong, **BESIDE.get(name, {})})
     [told] = str(caught.value).splitlines()[1:]
     assert re.match(rf"  {name}: expected .+; got {re.escape(repr(wrong))}", told), told
     assert "Input should" not in told and "a valid" not in told
@@ -132,6 +132,19 @@ def test_every_mistake_is_told_at_once():
     told = str(caught.value)
     parts = ["folds: ", "size: ", "size and spacing exclude", "clip and clip_percentiles exclude", "mean 'poly'"]
     assert all(part in told for part in parts) and len(told.splitlines()) == 6, told
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"slurm": "partition=gpu"}, "slurm says something to SLURM alone, and engine is local"),
+        ({"gpus": 1}, "gpus says something to Ray and SLURM alone, and engine is local"),
+        ({"address": "head:6379", "engine": "slurm"}, "address says something to Ray alone, and engine is slurm"),
+    ],
+)
+def test_what_only_another_engine_would_read_is_refused(given, words):
+    with pytest.raises(LabError, match=re.escape(words)):
+        make_settings(**given)
 
 
 def test_settings_are_frozen():

@@ -157,6 +157,47 @@ def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world
     assert (tmp_path / "run" / "result.json").read_bytes() == (straight / "result.json").read_bytes()
 
 
+@pytest.mark.parametrize("how", ["gone", "cut", "null"])
+def test_a_trained_run_that_lost_its_result_is_not_trained_again(world, tmp_path, how):
+    experiment, run, straight = world
+    shutil.copytree(straight, tmp_path / "run")
+    path = tmp_path / "run" / "result.json"
+    whole = json.loads(path.read_text())
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text("null" if how == "null" else path.read_text()[:-30])
+    trained, tell = listener()
+    execute(run, experiment, tmp_path / "run", tell)
+    assert not trained
+    assert is_finished(tmp_path / "run")
+    assert_same_result(straight, tmp_path / "run")
+    of_history = ("status", "seconds", "seconds_per_epoch", "epochs", "best_epoch", "validation_loss", "rows")
+    found = json.loads(path.read_text())
+    assert {name: found[name] for name in of_history} == {name: whole[name] for name in of_history}
+    assert found["device"] == "unknown", "nobody knows any more"
+
+
+@pytest.mark.parametrize("left", ["a checkpoint", "no weights", "damaged weights", "a short history"])
+def test_without_a_result_a_run_that_may_not_be_over_is_trained(world, tmp_path, left):
+    experiment, run, straight = world
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    (folder / "result.json").unlink()
+    if left == "a checkpoint":
+        (folder / "last.ckpt").write_bytes(b"")
+    elif left == "a short history":
+        pd.read_csv(folder / "history.csv")[:-1].to_csv(folder / "history.csv", index=False)
+    else:
+        (folder / "weights.ckpt").unlink()
+        if left == "damaged weights":
+            (folder / "weights.ckpt").write_bytes(b"PK")
+    trained, tell = listener()
+    execute(run, experiment, folder, tell)
+    assert trained == list(range(EPOCHS))
+    assert_same_result(straight, folder)
+
+
 def weights(folder):
     return torch.load(folder / "weights.ckpt", weights_only=True)["state_dict"]
 
@@ -442,3 +483,15 @@ def test_two_processes_share_a_run_and_end_where_one_does(tmp_path, capfd):
     columns = ["train_loss", "validation_loss", "learning_rate"]
     np.testing.assert_allclose(one[columns], two[columns], rtol=1e-4)
     assert "ightning" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("left", ['{"loss": "di', "null", "{}"])
+def test_a_damaged_plan_of_a_run_is_written_anew(world, tmp_path, left):
+    experiment, run, _ = world
+    experiment = replace(experiment, folder=tmp_path)
+    write_run(experiment, run)
+    [path] = tmp_path.glob("runs/*/run.json")
+    whole = path.read_bytes()
+    path.write_text(left)
+    write_run(experiment, run)
+    assert path.read_bytes() == whole

@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         print(
             f"unifocal: {error.strerror or error}{where}\n"
-            "Is the folder writable, and the disk not full? Finished runs and whole epochs are kept: mend it, and the "
-            "same command goes on from there.",
+            "Is the folder writable, and the disk not full? What was finished is kept: mend it, and the same command "
+            "goes on from there.",
             file=sys.stderr,
         )
         sys.exit(2)

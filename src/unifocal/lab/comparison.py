@@ -233,8 +233,8 @@ def write(comparison: Comparison, watcher: Watcher) -> None:
             pictures.draw(comparison, experiment)
         except LabError as error:
             watcher.stage(
-                f"{pictures.PICTURE} is left out: {error} Where that is a prediction, remove the folder of its run,"
-                " and the same command does the run again."
+                f"{pictures.PICTURE} is left out: {error} Where that is a prediction, remove cases.csv in the folder"
+                " of its run, and the same command predicts again."
             )
     report.write_summary(comparison)
 

@@ -8,7 +8,7 @@ A YAML file has a line for each setting, by the names of `Settings`, and may beg
     losses: [dice, "unified-focal:gamma=0.2"]
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ def settings_from(
     config: Path | None = None,
     defaults: Mapping[str, str] | None = None,
     proposed: bool = False,
+    pairs: Collection[str] = (),
 ) -> Settings:
     """Settings from all layers; every mistake is a LabError that names its layer, and the line of a file.
 
@@ -35,6 +36,7 @@ def settings_from(
         config: the YAML file.
         defaults: a command's own, below the protocol.
         proposed: of a protocol's losses take the one that its paper proposes.
+        pairs: those of `given` that came by --set.
     """
     values: dict[str, Any] = dict(defaults or {})
     origins: dict[str, str] = {}
@@ -49,7 +51,7 @@ def settings_from(
     values |= {key: value for key, (value, _) in written.items()}
     origins |= {key: origin for key, (_, origin) in written.items()}
     values |= given
-    origins |= {key: option_of(key) for key in given}
+    origins |= {key: f"--set {key}" if key in pairs else option_of(key) for key in given}
     return check_settings(values, origins)
 
 

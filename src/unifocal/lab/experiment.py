@@ -130,7 +130,10 @@ def open_experiment(folder: Path) -> Experiment:
 
 
 def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None:
-    """Write down what `read_run` reads, unless it stands there already; `name` is the folder's, if not the run's."""
+    """Write down what `read_run` reads, unless it stands there already; `name` is the folder's, if not the run's.
+
+    A damaged file is written anew: all that it says is known.
+    """
     record = {
         "loss": run.loss.label,
         "network": run.network.label,
@@ -141,7 +144,11 @@ def write_run(experiment: Experiment, run: Run, name: str | None = None) -> None
         "settings": run.settings.model_dump(mode="json"),
     }
     path = experiment.run_folder(name or run.name) / "run.json"
-    if not path.exists() or read_json(path) != json.loads(json.dumps(record)):
+    try:
+        there = read_json(path)
+    except (FileNotFoundError, LabError):
+        there = None
+    if there != json.loads(json.dumps(record)):
         write_json(path, record)
 
 

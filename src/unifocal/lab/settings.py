@@ -47,6 +47,7 @@ def _none(value: Any) -> Any:
 
 
 EXCLUSIVE = (("clip", "clip_percentiles"), ("size", "spacing"))
+OF_ENGINES = {"address": ("Ray",), "gpus": ("Ray", "SLURM"), "slurm": ("SLURM",)}
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,7 +69,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     """What does not go together, in words."""
     given = {name for name, value in values.items() if _none(value) is not None}
     pairs = [pair for pair in EXCLUSIVE if given.issuperset(pair)]
-    return [f"{one} and {other} exclude each other: set one of them to none" for one, other in pairs]
+    found = [f"{one} and {other} exclude each other: set one of them to none" for one, other in pairs]
+    engine = values.get("engine", "local")
+    for name, engines in OF_ENGINES.items():
+        if values.get(name) and str(engine) not in map(str.lower, engines):
+            found.append(f"{name} says something to {' and '.join(engines)} alone, and engine is {engine}")
+    return found
 
 
 class Settings(BaseModel):
@@ -309,7 +315,7 @@ def check_settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Set
 def _mistake(name: str, problem: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """Where a setting comes from, what it expects, what came, and what it is for."""
     where = origins.get(name, name)
-    if where.lstrip("-").replace("-", "_") != name:  # an option says its name itself
+    if where.split()[-1].lstrip("-").replace("-", "_") != name:  # an option says its name itself
         where = f"{where}: {name}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no such setting.{suggest(name, Settings.model_fields)}"
@@ -331,5 +337,5 @@ def _help(name: str, field: FieldInfo, value: Any) -> str:
 
 def _with_origins(text: str, origins: Mapping[str, str]) -> str:
     """Settings that do not go together, named in the text, and where each comes from."""
-    said = [f"{name} from {origins[name]}" for name in re.findall(r"\w+", text) if name in origins]
+    said = [f"{name} from {origins[name]}" for name in dict.fromkeys(re.findall(r"\w+", text)) if name in origins]
     return f"{text} ({', '.join(said)})." if said else f"{text}."

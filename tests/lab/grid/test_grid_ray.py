@@ -125,4 +125,4 @@ def test_a_cluster_that_is_not_there_is_told(out, address):
 def test_what_a_run_takes_of_a_node(settings, node, expected):
     nodes = [{"Alive": True, "Resources": node}, {"Alive": True, "Resources": {"CPU": 1.0}}]
     nodes.append({"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}})
-    assert resources(nodes, make_settings(**settings)) == expected
+    assert resources(nodes, make_settings(engine="ray", **settings)) == expected

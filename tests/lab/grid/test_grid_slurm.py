@@ -285,7 +285,7 @@ def test_a_requeued_job_waits_until_its_own_claim_is_dead(out, monkeypatch):
 )
 def test_impossible_words_are_refused(out, home, settings, says):
     with pytest.raises(LabError, match=says):
-        make_executor(submitit, out / "slurm", make_settings(**settings))
+        make_executor(submitit, out / "slurm", make_settings(engine="slurm", **settings))
 
 
 def test_without_slurm_it_is_said_what_to_do(out, monkeypatch):

@@ -54,7 +54,7 @@ def test_a_run_with_a_damaged_file_counts_as_failed(tmp_path, name, how):
     damage(out / RUN / name, how)
     first, *others = read_study(out).runs
     assert first.state == "failed"
-    assert re.search(rf"{name} is (damaged|cut short).*(repeat the command|does the run again)", first.reason or "")
+    assert re.search(rf"{name} is (damaged|cut short).*(repeat the command|measures the run again)", first.reason or "")
     assert all(run.is_finished for run in others)
     assert any(text.startswith("1 run of 6 failed") for text in of(out))
 

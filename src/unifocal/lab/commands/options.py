@@ -64,7 +64,7 @@ def with_settings(*sections: str, proposed: bool = False, **defaults: str) -> Ca
             if twice:
                 raise LabError(f"expected each setting once; got {'; '.join(twice)}.")
             config = config.expanduser() if config else None
-            command(settings=settings_from(given | more, config, defaults, proposed), **values)
+            command(settings=settings_from(given | more, config, defaults, proposed, more), **values)
 
         first, *others = _options(shown, sections, defaults)
         parameters = [_keyword("context", typer.Context), *own, first, _CONFIG, _PAIRS, *others]

@@ -105,7 +105,7 @@ def hold_out(
     if len(members) < 2:
         raise LabError(
             f"expected at least 2 groups to hold some out; got {len(members)} (of {len(indices)} "
-            f"case{'s' * (len(indices) > 1)}). Use fewer folds or more data."
+            f"case{'s' * (len(indices) > 1)}). It takes more data, or fewer folds."
         )
     wanted = min(max(1, round(fraction * len(indices))), len(indices) - 1)
     limits = np.array([len(indices) - wanted, wanted]) + max(map(len, members)) - 1

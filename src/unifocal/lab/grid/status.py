@@ -15,7 +15,7 @@ from unifocal.lab.storage import ANEW, expecting, read_json
 
 State = Literal["finished", "pruned", "running", "failed", "waiting"]
 EVERY = 2.0  # seconds between two looks at what may have changed
-DAMAGED = "result.json is damaged; the command that made this folder does the run again"
+DAMAGED = "result.json is damaged; the command that made this folder measures the run again"
 
 
 @dataclass(frozen=True)

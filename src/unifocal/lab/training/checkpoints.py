@@ -17,6 +17,7 @@ from unifocal.lab import claims
 from unifocal.lab.storage import write_with
 
 NEXT, LAST, PREVIOUS = "next.ckpt", "last.ckpt", "previous.ckpt"  # from the newest on; the first for a moment only
+CHECKPOINTS = (NEXT, LAST, PREVIOUS)
 
 
 class Checkpoints(TorchCheckpointIO):
@@ -50,7 +51,7 @@ class Checkpoints(TorchCheckpointIO):
 
 def remove_checkpoints(folder: Path) -> None:
     """What is needed to go on; not the weights."""
-    for name in (NEXT, LAST, PREVIOUS):
+    for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ The folder holds
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ from unifocal.lab.networks.chosen import Chosen
 from unifocal.lab.results import is_whole, rows_of, write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
-from unifocal.lab.training.checkpoints import remove_checkpoints
+from unifocal.lab.training.checkpoints import CHECKPOINTS, remove_checkpoints
 from unifocal.lab.training.fit import WEIGHTS, Tell, check_whole, fit
-from unifocal.lab.training.history import Judge, best_epoch, read_history, unmoved
+from unifocal.lab.training.history import Judge, Row, best_epoch, is_over, read_history, unmoved
 from unifocal.lab.training.initialisation import initialise
 from unifocal.lab.training.scoring import score
 from unifocal.lab.training.segmentation import Segmentation
@@ -57,7 +57,7 @@ def execute(run: Run, experiment: Experiment, folder: Path, tell: Tell = silent,
     remove_parts(folder)
     device = torch.device(choose_device(run.settings.device))
     split = experiment.splits[run.fold]
-    result = read_result(folder)
+    result = read_result(folder) or recover_result(run, folder)
     if result is None:
         result = train(run, experiment, folder, device, tell, judge)
     started = time.perf_counter()
@@ -89,18 +89,11 @@ def train(
         torch.cuda.reset_peak_memory_stats(device)
     begun = fit(module, batches, held_out, settings, folder, device.type, tell)
     history = read_history(folder / "history.csv")
-    best = best_epoch(history)
-    seconds = [row["seconds"] for row in history]
-    here = seconds[begun:]  # a run that went on has taken the others before
+    here = [row["seconds"] for row in history[begun:]]  # a run that went on has taken the others before
     beyond = time.perf_counter() - started - (len(here) * float(np.median(here)) if here else 0.0)
     return {
-        "status": "finished",
-        "seconds": round(sum(seconds), 3),
-        "seconds_per_epoch": round(float(np.median(seconds)), 4),
+        **of_history(history),
         "seconds_starting": round(beyond, 3),
-        "epochs": len(history),
-        "best_epoch": int(best["epoch"]),
-        "validation_loss": best["validation_loss"],
         "parameters": sum(p.numel() for p in network.parameters()),
         "gpu_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -108,6 +101,36 @@ def train(
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+
+
+def of_history(history: Sequence[Row]) -> dict[str, Any]:
+    """What `result.json` says that the rows of the epochs tell."""
+    best, seconds = best_epoch(history), [row["seconds"] for row in history]
+    return {
+        "status": "finished",
+        "seconds": round(sum(seconds), 3),
+        "seconds_per_epoch": round(float(np.median(seconds)), 4),
+        "epochs": len(history),
+        "best_epoch": int(best["epoch"]),
+        "validation_loss": best["validation_loss"],
+    }
+
+
+def recover_result(run: Run, folder: Path) -> dict[str, Any] | None:
+    """What is left to say of a run that has lost its `result.json` after its training; None if it was not over.
+
+    Only then are there no checkpoints any more, and weights beside a whole history.
+    """
+    if any((folder / name).exists() for name in CHECKPOINTS) or not (folder / WEIGHTS).is_file():
+        return None
+    try:
+        check_whole(folder / WEIGHTS)
+        history = read_history(folder / "history.csv")
+    except LabError:
+        return None
+    if not is_over(history, run.settings.epochs, run.settings.early_stop):
+        return None
+    return {**of_history(history), "device": "unknown", "versions": {}}
 
 
 def make_batches(
