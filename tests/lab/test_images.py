@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unifocal.lab.data.cases import Case, Dataset
-from unifocal.lab.data.images import read_image, read_picture
+from unifocal.lab.data.images import check_picture, read_image, read_mask_values, read_picture
 from unifocal.lab.data.masks import read_mask
 from unifocal.lab.errors import LabError
 
@@ -111,10 +111,51 @@ def test_unequal_channels_give_luminance(grey_of):
     assert (grey_of(red).item(), grey_of(blue).item()) == (76, 29)
 
 
-def test_orientation_tags_are_ignored(grey_of):
+DISPLAYED = {  # by the tag: where the first row and the first column of what is stored are shown
+    2: lambda stored: stored[:, ::-1],  # top, right
+    3: lambda stored: stored[::-1, ::-1],  # bottom, right
+    4: lambda stored: stored[::-1],  # bottom, left
+    5: lambda stored: stored.T,  # left, top
+    6: lambda stored: stored.T[:, ::-1],  # right, top
+    7: lambda stored: stored.T[::-1, ::-1],  # right, bottom
+    8: lambda stored: stored.T[::-1],  # left, bottom
+}
+
+
+def oriented(tag: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    assert grey_of(Image.fromarray(GREY), exif=exif).shape == (2, 3)
+    exif[0x0112] = tag
+    return exif
+
+
+@pytest.mark.parametrize("tag", DISPLAYED)
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "packed.tif"])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_pictures_and_masks_are_read_as_displayed(tmp_path, tag, name, mode):
+    shown = np.kron(TRUTH, np.ones((8, 8), np.uint8)) * 255
+    options = {"compression": "tiff_lzw"} if name == "packed.tif" else {}
+    path = tmp_path / name
+    Image.fromarray(shown).convert(mode).save(path, exif=oriented(tag), **options)
+    expected = DISPLAYED[tag](shown) > 127
+    assert check_picture(path) == expected.shape
+    np.testing.assert_array_equal(read_picture(path)[0] > 127, expected)
+    values = read_mask_values(path)
+    np.testing.assert_array_equal(values > values.max() / 2, expected)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "x.png", exif=oriented(6))
+    whole = (tmp_path / "x.png").read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    (tmp_path / "x.png").write_bytes(whole[:start] + whole[end:-12] + whole[start:end] + whole[-12:])
+    assert check_picture(tmp_path / "x.png") == (3, 2)
+    np.testing.assert_array_equal(read_picture(tmp_path / "x.png")[0], GREY.T[:, ::-1])
+
+
+def test_exif_that_cannot_be_read_turns_nothing(grey_of, tmp_path):
+    np.testing.assert_array_equal(grey_of(Image.fromarray(GREY), exif=b"Exif\0\0no TIFF header"), GREY)
+    assert check_picture(tmp_path / "x.png") == GREY.shape
 
 
 def test_a_file_damaged_after_its_header(tmp_path, grey_of):

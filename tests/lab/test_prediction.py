@@ -87,6 +87,30 @@ def test_every_broken_volume_is_told_before_the_first_is_predicted(volumes, tmp_
     assert not (tmp_path / "masks").exists()
 
 
+def test_volumes_of_colours_and_complex_numbers_are_told_before_the_first_is_predicted(volumes, tmp_path):
+    save_volume(tmp_path / "new/a.nii.gz", noise((12, 16, 16)))
+    save_volume(tmp_path / "new/b.nii.gz", np.zeros((12, 16, 16), [("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    save_volume(tmp_path / "new/c.nii.gz", np.zeros((12, 16, 16), np.complex64))
+    message = told(volumes, tmp_path / "new", tmp_path / "masks")
+    assert "2 problems" in message and "b.nii.gz holds colours" in message and "c.nii.gz holds complex" in message
+    assert not (tmp_path / "masks").exists()
+
+
+def test_the_mask_of_a_turned_picture_lies_on_what_is_displayed(pictures, tmp_path):
+    stored = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "new").mkdir()
+    stored.save(tmp_path / "new/tagged.png", exif=exif)
+    stored.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "new/turned.png")
+    predict(pictures, tmp_path / "new", tmp_path / "masks")
+    with Image.open(tmp_path / "masks/tagged.png") as mask:
+        assert mask.size == (40, 60) and not mask.getexif()
+    tagged, turned = (read_prediction(tmp_path / "masks", name) for name in ("tagged", "turned"))
+    assert len(np.unique(tagged)) > 1
+    np.testing.assert_array_equal(tagged, turned)
+
+
 def test_what_is_wrong_inside_volumes_is_told_when_the_others_are_done(volumes, tmp_path):
     for name in "abc":
         values = noise((12, 16, 16)).astype(np.float32)

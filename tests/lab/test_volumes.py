@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from volume_files import noise, save_volume
 
+from unifocal.lab.data.reading import read_dataset
 from unifocal.lab.data.volumes import Grid, read_header, read_volume, turn, turned
 from unifocal.lab.errors import LabError
 
@@ -133,6 +134,28 @@ def test_a_header_without_a_place_in_space(tmp_path):
     nib.save(image, tmp_path / "a.nii")
     with pytest.raises(LabError, match="place"):
         read_header(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "holds"),
+    [
+        ("a.nii.gz", np.zeros((6, 5, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours (R, G, B)"),
+        ("a.nii", np.ones((6, 5, 4), np.complex64), "complex numbers"),
+        ("a.nrrd", np.ones((6, 5, 4), np.complex64), "complex numbers"),
+    ],
+)
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_voxels_that_are_no_real_numbers_are_told_before_anything_starts(tmp_path, name, values, holds, part):
+    for n in (1, 2):
+        for folder in ("images", "masks"):
+            save_volume(tmp_path / folder / f"{n}{name[1:]}", np.ones((6, 5, 4), np.uint8))
+        save_volume(tmp_path / part / f"{n}{name[1:]}", values)
+    with pytest.raises(LabError) as caught:
+        read_dataset(tmp_path)
+    assert "2 problems" in str(caught.value)
+    for n in (1, 2):
+        path = tmp_path / part / f"{n}{name[1:]}"
+        assert f"{n}: expected one real number in each voxel; {path} holds {holds}" in str(caught.value)
 
 
 def grid(shape=(10, 10, 10), **place) -> Grid:

@@ -1,16 +1,17 @@
 """Pictures as arrays: the image as grey or colour float32 with its own range, a mask as the values it stores.
 
-EXIF orientation is ignored, in images and masks alike: arrays are in the order of the file. Images of 16 bits
-keep their values; alpha is dropped, never read as grey or as truth.
+Images and masks alike are turned and mirrored as their EXIF orientation says, so that arrays are what viewers show and
+what masks are drawn on. Images of 16 bits keep their values; alpha is dropped, never read as grey or as truth.
 """
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unifocal.lab.data.cases import Case
 from unifocal.lab.errors import LabError
@@ -18,6 +19,7 @@ from unifocal.lab.errors import LabError
 # What Pillow raises on damaged files: SyntaxError comes from its PNG reader, struct.error from short headers.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks and keys of a PNG that may hold an orientation
 
 
 def read_image(case: Case) -> NDArray[np.float32]:
@@ -32,7 +34,8 @@ def read_picture(path: Path, colour: bool = False) -> NDArray[np.float32]:
     One channel, colour by luminance (ITU-R 601, rounded to whole grey levels); or, with `colour`, red, green and blue,
     which are three times the grey where the file has no colour.
     """
-    with _opened(path) as picture:
+    with _opened(path) as stored:
+        picture = _displayed(stored)
         if picture.mode in WIDE_MODES:
             pixels = np.asarray(picture).astype(np.float32)
         else:
@@ -47,13 +50,14 @@ def read_picture(path: Path, colour: bool = False) -> NDArray[np.float32]:
 
 
 def read_mask_values(path: Path) -> NDArray[Any]:
-    """Return the stored values (H, W) of one mask file.
+    """Return the stored values (H, W) of one mask file, as it is displayed.
 
     Bilevel masks give 0 and 1; coloured palettes their indices (the colours only paint the classes), grey
     palettes their greys; RGB the brightest channel, which is the grey where the channels agree and loses no
     colour where they differ. Alpha is never read.
     """
-    with _opened(path) as picture:
+    with _opened(path) as stored:
+        picture = _displayed(stored)
         if picture.mode == "1":
             return np.asarray(picture).astype(np.uint8)
         if picture.mode == "L" or picture.mode in WIDE_MODES:
@@ -65,21 +69,33 @@ def read_mask_values(path: Path) -> NDArray[Any]:
 
 
 def check_picture(path: Path) -> tuple[int, int]:
-    """Return (height, width); a damaged file is a LabError, and one with NaN or infinity.
+    """Return (height, width) as displayed; a damaged file is a LabError, and one with NaN or infinity.
 
-    PNG is looked at by its checksums, the rest by decoding.
+    PNG is looked at by its checksums, and decoded only where it may be turned; the rest by decoding.
     """
     with _opened(path) as picture:
         pages = getattr(picture, "n_frames", 1)
         if pages > 1:
             raise LabError(f"expected one picture; {path} holds {pages} pages. Save each as its own file.")
-        size = picture.size
         if picture.format == "PNG":
             picture.verify()
-        else:
-            picture.load()
-            _check_finite(np.asarray(picture), path)
-        return size[1], size[0]
+            content = path.read_bytes()
+            if not any(word in content for word in ORIENTED):
+                return picture.height, picture.width
+    with _opened(path) as stored:  # anew: after `verify` nothing can be decoded
+        picture = _displayed(stored)
+        _check_finite(np.asarray(picture), path)
+        return picture.height, picture.width
+
+
+def _displayed(picture: Image.Image) -> Image.Image:
+    """The picture as viewers show it; EXIF that cannot be read turns nothing."""
+    picture.load()
+    try:
+        picture.getexif()
+    except DAMAGED:
+        return picture
+    return ImageOps.exif_transpose(picture)
 
 
 def _check_finite(pixels: NDArray[Any], path: Path) -> None:
@@ -95,7 +111,8 @@ class _opened:
 
     def __enter__(self) -> Image.Image:
         try:
-            self.picture = Image.open(self.path)
+            # Not by its name: Pillow would map TIFF into memory, and mix up the rows of one that lies on its side.
+            self.picture = Image.open(io.BytesIO(self.path.read_bytes()))
         except DAMAGED as error:
             raise self._explained(error) from error
         return self.picture

@@ -24,6 +24,8 @@ from unifocal.lab.errors import LabError
 SPACING_TOLERANCE = 1e-3  # of the spacing
 PLACE_TOLERANCE = 0.1  # of a voxel, at any corner of the volume
 
+COMPLEX = "complex numbers. Save their magnitude."
+
 LINES = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "S": "SI", "I": "SI"}  # that a letter of `Grid.axes` lies on
 
 Number = TypeVar("Number", bound=np.generic)
@@ -145,17 +147,21 @@ def _change(axes: str, wanted: str) -> tuple[list[int], list[int]]:
 
 
 def open_nifti(path: Path) -> Any:
-    """The image as nibabel has it, voxels not yet read; a LabError if it is none."""
+    """The image as nibabel has it, voxels not yet read; a LabError if it is none, or not of real numbers."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.loadsave import load
     from nibabel.spatialimages import HeaderDataError
 
     try:
-        return load(path)
+        image: Any = load(path)
     except FileNotFoundError:
         raise LabError(f"expected a volume; {path} is gone. Has the folder changed?") from None
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise _damaged(path, error) from error
+    stored = image.dataobj.dtype
+    if stored.names or stored.kind == "c":
+        raise _unreal(path, f"colours ({', '.join(stored.names)}). Save grey values." if stored.names else COMPLEX)
+    return image
 
 
 def _header_by_nibabel(path: Path) -> Header:
@@ -191,6 +197,8 @@ def _header_by_itk(path: Path) -> Header:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise _damaged(path, _last_line(error)) from error
+    if simple_itk().GetPixelIDValueAsString(reader.GetPixelID()).startswith("complex"):
+        raise _unreal(path, COMPLEX)
     shape, channels = _split_shape(path, (*reader.GetSize(), *_components(reader.GetNumberOfComponents())))
     return Header(_itk_grid(shape, reader), channels)
 
@@ -252,6 +260,10 @@ def _itk_grid(shape: tuple[int, int, int], image: Any) -> Grid:
 
 def _damaged(path: Path, why: object) -> LabError:
     return LabError(f"expected a readable volume; {path} is damaged or of unknown format ({why}).")
+
+
+def _unreal(path: Path, what: str) -> LabError:
+    return LabError(f"expected one real number in each voxel; {path} holds {what}")
 
 
 def _last_line(error: RuntimeError) -> str:

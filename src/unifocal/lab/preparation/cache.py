@@ -35,7 +35,7 @@ from unifocal.lab.runs import fingerprint
 from unifocal.lab.settings import Settings
 from unifocal.lab.storage import read_json, write_json, write_with
 
-FORMAT = 1  # raise it when cases come out differently than before
+FORMAT = 2  # raise it when cases come out differently than before
 CASES = "cases"
 INDEX = "index.json"
 KEY = 16  # characters of a hash in names
