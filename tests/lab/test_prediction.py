@@ -1,5 +1,6 @@
 """Masks for new images: volumes however they lie, and what is said of images that will not do."""
 
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -8,27 +9,44 @@ import pytest
 import torch
 from PIL import Image
 from test_workflows import write_volumes
-from tiny import make_tiny, read_data
+from tiny import make_tiny, read_data, run
 from volume_files import noise, save_volume
 
+from unifocal.lab.comparison import plan_all, plan_runs
 from unifocal.lab.data.reading import read_dataset
+from unifocal.lab.data.unlabelled import list_images
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import plan
-from unifocal.lab.prediction import Model, axes_seen, predict
+from unifocal.lab.prediction import Model, axes_seen, find_model, predict
 from unifocal.lab.preparation import read_prediction, write_prediction
+from unifocal.lab.progress import Watcher
+from unifocal.lab.storage import write_json
 from unifocal.lab.training.execute import build_network
 
 
+def begin(run, experiment):
+    """A run's folder as training would have left it, with the weights that it would have begun with."""
+    folder, weights = experiment.run_folder(run.name), build_network(run, experiment).state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": {f"network.{name}": value for name, value in weights.items()}}, folder / "weights.ckpt")
+    write_json(folder / "result.json", {"status": "finished"})
+
+
 def untrained(dataset, folder, **changes):
-    """A model as training would have left it, with the weights that it would have begun with."""
+    """A model as training would have left it."""
     settings = make_tiny("dice", division="whole", **changes)
     experiment = plan(dataset, settings, folder)
     [run] = experiment.runs(settings)
-    weights = build_network(run, experiment).state_dict()
-    experiment.run_folder(run.name).mkdir(parents=True)
-    state = {"state_dict": {f"network.{name}": value for name, value in weights.items()}}
-    torch.save(state, experiment.run_folder(run.name) / "weights.ckpt")
+    begin(run, experiment)
     return Model(experiment, (run,))
+
+
+def compared(out, *datasets):
+    """The output folder of a comparison as the grid would have left it."""
+    settings = make_tiny("dice,focal")
+    for outcome in plan_runs(plan_all(datasets, settings, out, Watcher()), settings, out):
+        begin(outcome.run, outcome.experiment)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +61,18 @@ def volumes(tmp_path_factory):
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     return untrained(read_data(folder / "data", 4), folder / "out")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return compared(folder / "out", read_data(folder / "one", 8))
+
+
+@pytest.fixture
+def comparison(finished, tmp_path):
+    """Of two losses on two folds, to be damaged."""
+    return shutil.copytree(finished, tmp_path / "comparison")
 
 
 def told(model, images, out, **arguments):
@@ -193,3 +223,116 @@ def test_images_that_are_no_folder(pictures, tmp_path):
 def test_a_layout_that_was_named_and_is_not_there(pictures, tmp_path):
     (tmp_path / "new").mkdir()
     assert "layouts busi" in told(pictures, tmp_path / "new", tmp_path / "masks", layout="busi")
+
+
+def test_masks_beside_images_are_left_out_and_so_is_what_the_network_cannot_see(pictures, volumes, tmp_path):
+    for name in ("a", "a_mask", "a_mask_1", "b_Segmentation", "c", "c_label"):
+        Image.new("L", (8, 8)).save(save_volume(tmp_path / f"{name}.nii.gz", noise()).parent / f"{name}.png")
+    for model, ending, other in ((pictures, ".png", "volume"), (volumes, ".nii.gz", "picture")):
+        dataset = list_images(tmp_path, model.experiment.dataset)
+        assert [case.id for case in dataset.cases] == ["a", "b_Segmentation", "c"]
+        masks, others = dataset.notes
+        names = ", ".join(f"{name}{ending}" for name in ("a_mask", "a_mask_1", "c_label"))
+        assert masks == f"3 masks beside images left out: {names}"
+        assert others.startswith(f"6 {other}s left out: a.")
+
+
+def test_masks_beside_images_of_several_sequences_are_left_out(volumes, tmp_path):
+    like = replace(volumes.experiment.dataset, sequences=("T2W", "seg"))
+    for name in ("a_0000", "a_0001", "a_label", "b_t2w", "b_seg", "b_mask"):
+        save_volume(tmp_path / f"{name}.nii.gz", noise())
+    dataset = list_images(tmp_path, like)
+    assert [len(case.images) for case in dataset.cases] == [2, 2]
+    assert dataset.notes == ("2 masks beside images left out: a_label.nii.gz, b_mask.nii.gz",)
+
+
+def run_folder(comparison, loss="dice", fold=0):
+    [folder] = comparison.glob(f"runs/unet-{loss}-fold{fold}-*")
+    return folder
+
+
+def refused(*arguments, **named):
+    with pytest.raises(LabError) as caught:
+        find_model(*arguments, **named)
+    return str(caught.value)
+
+
+def without_weights(folder):
+    (folder / "weights.ckpt").unlink()
+
+
+def without_everything(folder):
+    shutil.rmtree(folder)
+
+
+def failed(folder):
+    (folder / "result.json").unlink()
+    write_json(folder / "failure.json", {"reason": "out of memory"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (without_weights, "has no weights.ckpt"),
+        (without_everything, "is waiting"),
+        (failed, "failed (out of memory)"),
+    ],
+)
+def test_runs_that_are_missing_are_told_with_the_reason(comparison, tmp_path, capsys, damage, why):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    Image.new("L", (40, 32)).save(images / "a.png")
+    damage(run_folder(comparison, fold=1))
+    assert run("predict", comparison, images, "--loss", "dice", "--out", masks, "--device", "cpu") == 0
+    assert f"only 1 of 2 runs can be used: dice, fold 1 {why}\n" in capsys.readouterr().err
+    damage(run_folder(comparison))
+    message = refused(comparison, loss="dice")
+    assert f"none: dice, fold 0 {why}; dice, fold 1 {why}. The command" in message and "unet, dice" in message
+    assert find_model(comparison, loss="focal").warning == ""
+
+
+def test_masks_of_fewer_runs_are_not_gone_on_with(comparison, tmp_path):
+    images, whole = tmp_path / "images", find_model(comparison, loss="dice")
+    images.mkdir()
+    Image.new("L", (40, 32)).save(images / "a.png")
+    part = replace(whole, runs=whole.runs[:1])
+    for first, then, says in (
+        (part, whole, "those of 1 of its 2 runs"),
+        (whole, part, "those of 2 runs, of which 1"),
+        (whole, find_model(comparison, loss="focal"), "those of another (unet, dice, 2 runs)"),
+    ):
+        predict(first, images, tmp_path / "masks")
+        assert says in told(then, images, tmp_path / "masks")
+        shutil.rmtree(tmp_path / "masks")
+
+
+def test_a_run_that_has_lost_its_weights_says_so(comparison):
+    without_weights(run_folder(comparison))
+    assert refused(run_folder(comparison)).endswith("has no weights.ckpt.")
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", '{"runs": null}', '{"runs": [null]}', "{}"])
+def test_json_of_another_kind_is_told_like_a_damaged_one(comparison, pictures, tmp_path, content):
+    (comparison / "experiment.json").write_text(content)
+    assert "experiment.json" in refused(comparison) and "Remove it and repeat" in refused(comparison)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/prediction.json").write_text(content)
+    message = told(pictures, pictures.experiment.dataset.root, tmp_path / "masks")
+    assert "prediction.json" in message and "Remove it and repeat" in message
+
+
+@pytest.mark.parametrize("name", ["folds.json", "dataset.json", "run.json"])
+def test_a_file_that_is_missing_is_told_with_the_way_to_have_it_again(comparison, name):
+    path = (run_folder(comparison) if name == "run.json" else comparison) / name
+    path.unlink()
+    message = refused(comparison, loss="dice")
+    assert f"{path} is missing. Repeat the command that made this folder, which writes it anew" in message
+
+
+def test_of_a_comparison_over_several_data_sets_the_folder_of_one_is_asked_for(tmp_path):
+    out = compared(tmp_path / "out", *(read_data(tmp_path / name, n) for name, n in (("one", 8), ("two", 9))))
+    assert refused(out).endswith(f"holds 2. Name one of them: {out}/one, {out}/two.")
+    without_weights(run_folder(out / "two"))
+    model = find_model(out / "two", loss="dice")
+    assert model.warning == "only 1 of 2 runs can be used: two, dice, fold 0 has no weights.ckpt"
+    assert model.experiment.dataset.name == "two"

@@ -1,7 +1,7 @@
 """Masks for new images from trained runs, on the grid and with the header of each image."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from unifocal.lab.data.unlabelled import list_images
 from unifocal.lab.data.volumes import Header, turn
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment, read_run
+from unifocal.lab.grid.status import RunStatus, read_status
 from unifocal.lab.inference import predict as probabilities_of
 from unifocal.lab.preparation import find_prediction, prepare_image, to_original, write_prediction
 from unifocal.lab.progress import Track, silent
 from unifocal.lab.runs import Run, fingerprint
-from unifocal.lab.storage import lock, read_json, write_json
+from unifocal.lab.storage import expecting, lock, read_json, write_json
 from unifocal.lab.training.execute import choose_device, chosen, is_trained, load_network
+from unifocal.lab.training.fit import WEIGHTS
 from unifocal.lab.words import counted
+
+Key = tuple[str, str]  # network and loss
 
 VARIES = ("fold", "seed", "split")  # between the runs of a model
 RECORD = "prediction.json"  # what the masks in a folder were made by
@@ -33,10 +37,23 @@ RECORD = "prediction.json"  # what the masks in a folder were made by
 
 @dataclass(frozen=True)
 class Model:
-    """Trained runs of one network and loss; their probabilities are averaged."""
+    """Trained runs of one network and loss; their probabilities are averaged.
+
+    Attributes:
+        missing: what is to be said of each run that was asked for, too, and cannot be used.
+    """
 
     experiment: Experiment
     runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """Which runs are missing, and why; empty if none is."""
+        if not self.missing:
+            return ""
+        planned = counted(len(self.runs) + len(self.missing), "run")
+        return f"only {len(self.runs)} of {planned} can be used: {'; '.join(self.missing)}"
 
     @property
     def title(self) -> str:
@@ -48,30 +65,40 @@ def find_model(folder: Path, loss: str | None = None, network: str | None = None
     """The trained runs of `folder`: of a run's own, or those that the last training or comparison there asked for.
 
     Folds and seeds of one network and loss make up one model. Where there are several models, `loss` or `network`
-    choose; what there is to choose from is told.
+    choose among those that were asked for, trained or not; what there is to choose from is told.
     """
     folder = folder.expanduser().resolve()
     if (folder / "run.json").is_file():
-        experiment, run = read_run(folder.parent.parent, folder.name)
-        return Model(experiment, (_trained(experiment, [run])))
-    names = _planned(folder)
-    if not names:
+        experiment, run = _open(folder.parent.parent, folder.name)
+        if not is_trained(folder):
+            lost = (folder / "result.json").is_file() and not (folder / WEIGHTS).is_file()
+            what = f"has no {WEIGHTS}" if lost else "has not finished its training"
+            raise LabError(f"expected a trained run; {folder} {what}.")
+        return Model(experiment, (run,))
+    planned = _planned(folder)
+    if not planned:
         raise LabError(
             "expected the output folder of `unifocal train` or `unifocal compare`, or one of its runs; "
             f"{folder} is none."
         )
-    found = [read_run(folder, name) for name in names if is_trained(folder / "runs" / name)]
-    if not found:
-        raise LabError(f"expected a trained run; none of the {len(names)} in {folder} has finished its training.")
-    models: dict[tuple[str, str], list[Run]] = {}
-    for _, run in found:
-        models.setdefault((run.network.label, run.loss.label), []).append(run)
+    models: dict[Key, list[RunStatus]] = {}
+    for key, status in planned:
+        models.setdefault(key, []).append(status)
     chosen = [key for key in models if loss in (None, key[1]) and network in (None, key[0])]
     if len(chosen) != 1:
         choices = "; ".join(f"--network {a} --loss {b}" for a, b in models)
         near = suggest(loss, [b for _, b in models]) if loss and not chosen else ""
         raise LabError(f"expected one network and loss; {folder} has {choices}. Choose.{near}")
-    return Model(found[0][0], _trained(found[0][0], models[chosen[0]]))
+    runs = models[chosen[0]]
+    trained = [run for run in runs if is_trained(folder / "runs" / run.name)]
+    missing = tuple(f"{run.title} {_why(run)}" for run in runs if run not in trained)
+    if not trained:
+        raise LabError(
+            f"expected a trained run of {', '.join(chosen[0])}; {folder} has none: {'; '.join(missing)}. "
+            "The command that made this folder trains what is missing."
+        )
+    found = [_open(folder, run.name) for run in trained]
+    return Model(found[0][0], _alike([run for _, run in found]), missing)
 
 
 def predict(
@@ -81,9 +108,11 @@ def predict(
     layout: str | None = None,
     device: str = "auto",
     track: Track = silent,
+    say: Callable[[str], object] = lambda text: None,
 ) -> list[Path]:
     """Write a mask of class indices for every image of a folder; those that are there and can be read are kept.
 
+    `say` is told what of the folder is left out.
     Volumes whose axes point elsewhere than those trained on are turned for the network, and their masks turned back.
 
     Raises LabError, before anything starts, for images that are broken or do not fit the model, and where `out` holds
@@ -94,6 +123,8 @@ def predict(
         raise LabError(f"expected a folder for masks apart from the images; got {out}. Use another --out.")
     dataset = list_images(images, model.experiment.dataset, layout)
     axes = check_images(dataset)
+    for note in dataset.notes:
+        say(note)
     with lock(out):
         stamps = _record(model, dataset, out)
         members = _Members(model, torch.device(choose_device(device)))
@@ -142,10 +173,7 @@ class _Members:
         return sum(parts[1:], parts[0]) / len(parts)
 
 
-def _trained(experiment: Experiment, runs: Sequence[Run]) -> tuple[Run, ...]:
-    for run in runs:
-        if not is_trained(experiment.run_folder(run.name)):
-            raise LabError(f"expected a trained run; {experiment.run_folder(run.name)} has not finished its training.")
+def _alike(runs: Sequence[Run]) -> tuple[Run, ...]:
     ways = {fingerprint({k: v for k, v in run.identity().items() if k not in VARIES}) for run in runs}
     if len(ways) > 1:
         raise LabError(
@@ -155,13 +183,52 @@ def _trained(experiment: Experiment, runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _planned(folder: Path) -> list[str]:
-    """The runs that the last command asked for in `folder`, or in the one above if that held several data sets."""
-    for home in (folder, folder.parent):
-        if (home / "experiment.json").is_file():
-            runs = read_json(home / "experiment.json")["runs"]
-            return [run["name"] for run in runs if (home / run["folder"]).resolve() == folder]
-    return []
+def _planned(folder: Path) -> list[tuple[Key, RunStatus]]:
+    """The runs that the last command asked for in `folder`, or in the one above if that held several data sets.
+
+    Raises LabError for the one above itself.
+    """
+    home = next((home for home in (folder, folder.parent) if (home / "experiment.json").is_file()), None)
+    if home is None:
+        return []
+    statuses = read_status(home)
+    with expecting("planned runs", home / "experiment.json"):
+        entries = list(zip(read_json(home / "experiment.json")["runs"], statuses, strict=True))
+        folders = {home / entry["folder"]: None for entry, _ in entries}
+        here = [(entry, status) for entry, status in entries if (home / entry["folder"]).resolve() == folder]
+        if not here and home == folder and folders:
+            raise LabError(
+                f"expected the folder of one data set; {folder} holds {len(folders)}. "
+                f"Name one of them: {', '.join(map(str, folders))}."
+            )
+        return [(key, status) for entry, status in here if (key := _key(folder, entry)) is not None]
+
+
+def _open(folder: Path, name: str) -> tuple[Experiment, Run]:
+    try:
+        return read_run(folder, name)
+    except FileNotFoundError as error:
+        raise LabError(
+            f"expected all that tells of a run; {error.filename} is missing. Repeat the command that made this folder, "
+            "which writes it anew."
+        ) from None
+
+
+def _key(folder: Path, entry: dict[str, Any]) -> Key | None:
+    """Network and loss of a planned run; of a trial of a search, which chooses its loss late, once it is trained."""
+    if entry["loss"] is not None:
+        return entry["network"], entry["loss"]
+    if not is_trained(folder / "runs" / entry["name"]):
+        return None
+    _, run = _open(folder, entry["name"])
+    return run.network.label, run.loss.label
+
+
+def _why(run: RunStatus) -> str:
+    """What keeps a run from being used."""
+    if run.state == "failed":
+        return f"failed ({run.reason})"
+    return f"has no {WEIGHTS}" if run.state in ("finished", "pruned") else f"is {run.state}"
 
 
 def axes_seen(axes: str | None, trained: Dataset) -> str | None:
@@ -212,15 +279,29 @@ def _record(model: Model, dataset: Dataset, out: Path) -> dict[str, Any]:
     Returns the stamps of the images whose masks are there.
     """
     path = out / RECORD
-    before = read_json(path) if path.exists() else {}
-    stamps: dict[str, Any] = before.pop("stamps", {})
-    if before and before != _made_by(model, dataset):
-        raise LabError(
-            f"expected an empty folder, or masks of the same images by the same model; {out} holds those of another. "
-            "Use another --out."
-        )
+    stamps: dict[str, Any] = {}
+    if path.exists():
+        before, now = read_json(path), _made_by(model, dataset)
+        with expecting("what the masks in this folder were made by", path):
+            stamps = dict(before.pop("stamps", {}))
+            other = _other(before, now) if before != now else None
+        if other:
+            raise LabError(
+                f"expected an empty folder, or masks of the same images by the same model; {out} holds those of "
+                f"{other}. Use another --out."
+            )
     _write(model, dataset, out, stamps)
     return stamps
+
+
+def _other(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What the masks that are there were made of, or by, in so far as that differs."""
+    runs, wanted = set(before["runs"]), set(now["runs"])
+    if runs < wanted:
+        return f"{len(runs)} of its {counted(len(wanted), 'run')}, as the others could not be used then"
+    if runs > wanted:
+        return f"{counted(len(runs), 'run')}, of which {len(wanted)} can be used now"
+    return f"other images ({before['images']})" if runs == wanted else f"another ({before['model']})"
 
 
 def _write(model: Model, dataset: Dataset, out: Path, stamps: dict[str, Any]) -> None:

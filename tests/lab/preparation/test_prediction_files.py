@@ -50,6 +50,14 @@ def test_volumes_lie_where_the_image_lies(tmp_path, ending, shape):
     assert [path.name for path in (tmp_path / "out").iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize(("shape", "axes"), [((24, 28), 2), ((24, 28, 1), 3), ((24, 28, 1, 2), 3)])
+def test_the_mask_of_a_slice_has_the_axes_of_its_image(tmp_path, shape, axes):
+    image, mask = save_volume(tmp_path / "image.nii.gz", noise(shape)), classes((24, 28, 1))
+    path = write_prediction(tmp_path / "out", "a", mask, like=image)
+    assert nib.nifti1.load(path).shape == shape[:axes]
+    np.testing.assert_array_equal(read_prediction(tmp_path / "out", "a"), mask)
+
+
 def test_the_header_of_nifti_is_kept(tmp_path):
     """Codes, units, an oblique affine and two different transforms; not the scaling of intensities."""
     angle = 0.3

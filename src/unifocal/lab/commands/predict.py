@@ -1,5 +1,6 @@
 """`unifocal predict`: masks for new images."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +11,11 @@ from unifocal.lab.commands.running import interruptible
 from unifocal.lab.commands.tables import say
 from unifocal.lab.words import counted
 
+MODEL = "Output folder of `train` or `compare` (of several DATA: the folder of one in it), or one of its runs."
+
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(help="Output folder of `train` or `compare`, or one of its runs.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Argument(help=MODEL, show_default=False)],
     images: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")] = Path("predictions"),
     loss: Annotated[
@@ -30,7 +31,8 @@ def predict(
 ) -> None:
     """Write a mask for every image, on its own grid and with its own header.
 
-    The networks of all folds and seeds of a loss are averaged. The same command again continues what was interrupted.
+    The networks of all folds and seeds of a loss are averaged; which are missing is told. The same command again
+    continues what was interrupted.
     """
     from rich.console import Console
 
@@ -41,6 +43,8 @@ def predict(
         from unifocal.lab.progress import choose_track
 
         found = find_model(model, loss, network)
+        if found.warning:
+            say(errors, found.warning)
         say(errors, f"predicting with {found.title}")
-        paths = predict_all(found, images, out, layout, device, choose_track(errors))
+        paths = predict_all(found, images, out, layout, device, choose_track(errors), partial(say, errors))
     print(f"{counted(len(paths), 'mask')}: {out}")

@@ -2,7 +2,9 @@
 
 One file is one case. Where a network wants several sequences, a case is one volume that holds them all as channels, or
 files of one stem, each ending in its number as nnU-Net has it (`a_0000.nii.gz`, `a_0001.nii.gz`) or in the name of its
-sequence (`a_t2w.mha`, `a_adc.mha`). A data set in a layout of its own is read as such, whether it has masks or not.
+sequence (`a_t2w.mha`, `a_adc.mha`). Masks beside their images, called as in the plain layout (`a_mask.png`), are left
+out, and so are pictures among volumes, or volumes among pictures. A data set in a layout of its own is read as such,
+whether it has masks or not.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from unifocal.lab.data.cases import Case, Dataset
 from unifocal.lab.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
+from unifocal.lab.data.layouts.plain import MASK
 from unifocal.lab.data.problems import SHOWN, listed, short, some
 from unifocal.lab.data.reading import NoLayout, contents, list_dataset
 from unifocal.lab.errors import LabError
@@ -30,8 +33,13 @@ def list_images(folder: str | Path, like: Dataset, layout: str | None = None) ->
         raise LabError(f"expected a folder of images; {root} {what}.")
     files = files_in(root)
     fitting = [path for path in files if is_volume(path) == (like.dimension == 3)]
+    notes: list[str] = []
     if layout is None and fitting:
-        cases, problems = _cases(fitting, like.sequences)
+        images, masks = _parted(fitting, like.sequences)
+        others = [path for path in files if is_volume(path) != (like.dimension == 3)]
+        notes += _left_out(masks, "mask beside images", "masks beside images")
+        notes += _left_out(others, "volume" if like.dimension == 2 else "picture")
+        cases, problems = _cases(images, like.sequences)
     else:
         try:
             listed_set, problems = list_dataset(root, layout)
@@ -48,7 +56,8 @@ def list_images(folder: str | Path, like: Dataset, layout: str | None = None) ->
     if problems:
         raise LabError(listed(f"{root} cannot be predicted on as it is", problems))
     cases = tuple(replace(case, masks=()) for case in cases)
-    return replace(like, name=root.name, root=root, cases=cases, facts=(), splits=(), notes=(), groups_file=None)
+    there = replace(like, name=root.name, root=root, cases=cases, notes=tuple(notes))
+    return replace(there, facts=(), splits=(), groups_file=None)
 
 
 def _others(root: Path, images: Sequence[str], dimension: int) -> LabError:
@@ -61,6 +70,23 @@ def _others(root: Path, images: Sequence[str], dimension: int) -> LabError:
         return LabError(f"{expected}; {root} holds {other}: {some(images)}. {advice}.")
     advice = f"Name the folder in which the {kind} lie, or a data set in one of the layouts of `unifocal layouts`"
     return LabError(f"{expected}; {root} holds {contents(root)}. {advice}.")
+
+
+def _left_out(files: Sequence[Path], one: str, several: str = "") -> list[str]:
+    return [f"{counted(len(files), one, several)} left out: {some(path.name for path in files)}"] if files else []
+
+
+def _parted(files: Sequence[Path], sequences: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Images, and those that are called as the mask of one."""
+    ids = {_bare(path, sequences) for path in files}
+    images: list[Path] = []
+    masks: list[Path] = []
+    for path in files:
+        name, number = _split(stem(path), sequences)
+        match = MASK.fullmatch(name)
+        is_mask = number is None and match and match[2] and _split(match["stem"], sequences)[0] in ids
+        (masks if is_mask else images).append(path)
+    return images, masks
 
 
 def _cases(files: Sequence[Path], sequences: Sequence[str]) -> tuple[tuple[Case, ...], list[str]]:

@@ -75,7 +75,7 @@ def _write_nifti(part: Path, mask: NDArray[np.uint8], like: Path) -> None:
     header.extensions.clear()
     header.set_data_dtype(np.uint8)
     header["cal_min"] = header["cal_max"] = 0
-    image = type(reference)(mask, None, header)
+    image = type(reference)(mask.reshape(reference.shape[:3]), None, header)
     part.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
 
 
