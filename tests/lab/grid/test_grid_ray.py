@@ -81,6 +81,7 @@ def test_the_runs_of_a_node_that_is_killed_are_finished_on_the_other(out, nodes)
 @pytest.mark.slow
 def test_a_local_start_gives_the_same_files_and_failures_are_records(out, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # nobody asked for a cluster that is elsewhere
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fake_grid.HERE), os.environ.get("PYTHONPATH", "")]))
     cells, watcher, before = make_grid(out, runs=4, epochs=10, fails=["run1"]), Said(), signal.getsignal(signal.SIGTERM)
     records = {

@@ -67,9 +67,9 @@ def cluster(ray: Any, address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # of what Ray kills as memory runs out; else for ever
-    start: dict[str, Any] = (
-        {"include_dashboard": False, "object_store_memory": STORE} if address is None else {"address": address}
-    )
+    # "local": without a word Ray joins a cluster that runs here, or that RAY_ADDRESS names.
+    own = {"address": "local", "include_dashboard": False, "object_store_memory": STORE}
+    start: dict[str, Any] = own if address is None else {"address": address}
     with terminable():  # Ray puts a handler of its own in its place and leaves it there; this takes it away again
         try:
             _knock(address)
