@@ -108,14 +108,15 @@ if "partition=none" in script:
 number = 100 + len(list(home.glob("array*")))
 if number > 100 and (home / "full").exists():
     sys.exit("sbatch: error: submit limit reached")
-(home / f"array{number}").touch()
+kept = home / f"array{number}"  # as SLURM keeps the script: submitit renames its file at once
+kept.write_text(script)
 array = re.search(r"--array=0-(\\d+)", script)
 for task in range(int(array[1]) + 1 if array else 1):
     name = f"{number}_{task}" if array else str(number)
     environment = dict(os.environ, SLURM_JOB_ID=str(number), SLURM_JOB_NUM_NODES="1", SLURM_NTASKS="1")
     if array:
         environment |= {"SLURM_ARRAY_JOB_ID": str(number), "SLURM_ARRAY_TASK_ID": str(task)}
-    held = f"while [ -e {home}/held ]; do sleep 0.05; done; touch {home}/queue/{name}; bash {sys.argv[-1]}; "
+    held = f"while [ -e {home}/held ]; do sleep 0.05; done; touch {home}/queue/{name}; bash {kept}; "
     (home / "queue" / name).touch()
     with (home / f"{name}.log").open("w") as log:
         subprocess.Popen(["bash", "-c", held + f"rm -f {home}/queue/{name}"], env=environment, stdout=log,
@@ -251,6 +252,7 @@ def test_a_job_that_leaves_the_queue_without_a_result_is_lost(out, home):
     cells = make_grid(out, runs=2, epochs=3, dies=["run0"])
     records = run(cells)
     assert records["run0"]["status"] == "lost" and "ended without a result" in records["run0"]["reason"]
+    assert records["run1"]["status"] == "finished", records
     check_finished(cells[1:])
 
 
