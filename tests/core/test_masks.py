@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unifocal.sums import mask_exponent, mask_sums, of_voxel_sums
+from unifocal.sums import aten_masks, mask_exponent, mask_sums, of_voxel_sums
 from unifocal.sums.engines import ENGINES
 
 SHAPES = [
@@ -105,10 +105,19 @@ def test_no_voxels(engine, shape, kind):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", ["shuffled", "soft"])
 @pytest.mark.parametrize("shape", [(1, 700, 300), (2, 3, 400, 200)], ids=str)
-def test_flat_volumes_are_cut_along_their_longest_axis(shape, kind, weighted):
+def test_flat_volumes_are_cut_along_their_longest_axis(shape, kind, weighted, monkeypatch):
+    cut: list[int] = []
+    slabs = aten_masks._slabs
+
+    def noted(labels, *more):
+        cut.append(labels.shape[2])
+        return slabs(labels, *more)
+
+    monkeypatch.setattr(aten_masks, "_slabs", noted)
     labels, spacing = of_kind(kind, 2, shape), (2.0, 1.0, 0.5, 0.7)[: len(shape)]
     weights = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1)) if weighted else None
     found = mask_sums(labels, weights, 2, None, spacing, torch.float64, "aten")
+    assert cut == [max(shape[:-1])]
     for one, expected in zip(
         found, mask_sums(labels, weights, 2, None, spacing, torch.float64, "reference"), strict=True
     ):

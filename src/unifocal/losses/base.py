@@ -27,7 +27,7 @@ _AGAINST_REST: dict[tuple[SumName, ...], tuple[SumName, ...]] = {
     ENTROPY + REGION: ("rest", "ce", "tn", "tp", "fn", "fp"),
 }
 
-_NOTHING = torch.empty(0, device="cpu")
+_NOTHING = torch.empty(0, device="cpu")  # sums that a loss did not ask for
 
 ActivationName = Literal["auto", "softmax", "sigmoid", "none"]
 T = TypeVar("T")

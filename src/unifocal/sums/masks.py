@@ -59,7 +59,7 @@ def mask_exponent(
 
 
 def exponents(e: MaskExponent, dtype: torch.dtype, engine: str) -> Tensor:
-    """(N, K)."""
+    """The exponents themselves, (N, K), by whichever engine finds the masks."""
     volume, surface, voxels = _sums(e, dtype, engine)
     shares = torch.add(e.size * volume, surface, alpha=e.smoothness) / voxels.clamp_min(1e-30)
     return shares + e.constant if e.constant else shares

@@ -287,7 +287,7 @@ int64_t unifocal_run(const Call* call, const Masks* masks) {
     return 0;
 }
 
-// Volume and surface of the mask of every channel, see `slab`; what they are written to is images * (2 * channels + 1), double if `twice`,
+// Volume and surface of the mask of every channel, see `slab`, to images * (2 * channels + 1) numbers, double if `twice`,
 // else float.
 int64_t unifocal_masks(const Masks* masks, void* to) {
     const Masks& m = *masks;

@@ -17,6 +17,7 @@ from .form import Form, MaskExponent
 from .tracing import has_memory
 
 LIBRARY = Path(__file__).with_name("_native.so")
+MOST_AXES = 3  # spatial ones, of masks
 INSTRUCTIONS = ("portable", "AVX2", "AVX-512")
 _ACTIVATIONS = {"softmax": 0, "sigmoid": 1, "none": 2}
 _SUMS = ("tp", "fp", "fn", "tn", "ce", "rest")
@@ -90,8 +91,8 @@ def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None
         return f"it computes on the CPU, and the logits are on {x.device}"
     if not has_memory(x, labels, weights):
         return "it needs tensors with memory, not those of a graph that is traced or of torch.func"
-    if form is None and x.ndim > 5:
-        return f"its masks have up to 3 spatial axes, and the labels have {x.ndim - 2}"
+    if form is None and x.ndim - 2 > MOST_AXES:
+        return f"its masks have up to {MOST_AXES} spatial axes, and the labels have {x.ndim - 2}"
     return None
 
 

@@ -120,7 +120,7 @@ class _FunctionOfSums(torch.autograd.Function):
         ctx.engine = select(engine, row, labels, weights, form)
         more: dict[str, Any] = {"noticed": noticed} if ctx.engine is native else {}
         if isinstance(gamma, MaskExponent):
-            if ctx.engine is native and len(gamma.steps) <= 3:
+            if ctx.engine is native and len(gamma.steps) <= native.MOST_AXES:
                 more["of_masks"] = gamma
                 gamma = rest_gamma = x.new_empty(x.shape[:2], dtype=_dtype(x))
             else:
