@@ -366,6 +366,16 @@ template <class F>
 INLINE typename Lanes<F>::I all_int(typename Lanes<F>::Int x) {
     return x - (typename Lanes<F>::I){};
 }
+#if UNIFOCAL_BYTES == 32  // a selection would keep the units busy that multiply
+template <class V, class I>
+INLINE void add_where(I where, V& sum, V x) {
+    sum += (V)((I)x & where);
+}
+template <class V, class I>
+INLINE void add_unless(I where, V& sum, V x) {
+    sum += (V)((I)x & ~where);
+}
+#else
 template <class V, class I>  // one instruction, where adding a selected number takes two
 INLINE void add_where(I where, V& sum, V x) {
     sum = where ? sum + x : sum;
@@ -374,6 +384,7 @@ template <class V, class I>
 INLINE void add_unless(I where, V& sum, V x) {
     sum = where ? sum : sum + x;
 }
+#endif
 template <class V>  // NaN of the first argument is passed on
 INLINE V larger(V a, V b) {
     return b > a ? b : a;
@@ -406,6 +417,9 @@ INLINE typename Lanes<F>::V magnitude(typename Lanes<F>::V x) {
 #if UNIFOCAL_BYTES == 64
 INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
 INLINE bool any(Lanes<double>::I mask) { return _mm512_movepi64_mask((__m512i)mask); }
+#elif UNIFOCAL_BYTES == 32
+INLINE bool any(Lanes<float>::I mask) { return _mm256_movemask_ps((__m256)mask); }
+INLINE bool any(Lanes<double>::I mask) { return _mm256_movemask_pd((__m256d)mask); }
 #else
 template <class I>
 INLINE bool any(I mask) {
@@ -438,6 +452,17 @@ INLINE Lanes<float>::V entry(Lanes<float>::V table, Lanes<float>::V bits) {
 INLINE Lanes<float>::V entry(const float* table, Lanes<float>::V bits) { return entry(load(table), bits); }
 INLINE Lanes<float>::V root_of_two(Lanes<float>::V bits) {  // the entry of ROOTS that the last five bits say
     return (Lanes<float>::V)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)bits, _mm512_load_ps(ROOTS + 16));
+}
+#elif UNIFOCAL_BYTES == 32  // here one of eight entries
+alignas(32) const int32_t ROOTS[8] = {  // the bits of 2^(j / 8), less j 2^20
+    0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+INLINE Lanes<float>::V power_of_two(Lanes<float>::V bits) {  // 2^(m / 8), where the last bits are those of m
+    typedef Lanes<float>::I I;
+    const __m256i table = _mm256_load_si256((const __m256i*)ROOTS);
+    return (Lanes<float>::V)((I)_mm256_permutevar8x32_epi32(table, (__m256i)bits) + ((I)bits << 20));
+}
+INLINE Lanes<float>::V difference(Lanes<float>::V a, Lanes<float>::V b, Lanes<float>::V ab) {  // a b - ab, exactly
+    return (Lanes<float>::V)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)ab);
 }
 #endif
 
@@ -600,6 +625,7 @@ struct Near {
     static constexpr F FAR = (F)(-Lanes<F>::BIAS * 0.693147180559945309);  // e^FAR is 0, and nothing beyond it may come
 
     INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V rest(V x) const { return (x - n * Lanes<F>::LN2_HIGH) - n * Lanes<F>::LN2_LOW; }  // x - n log(2)
     INLINE V exp(V r) const { return exp_core(r) * (V)((typename Lanes<F>::Bits)bits << Lanes<F>::MANTISSA); }
     INLINE V exp(V r, V power) const { return times_power(exp_core(r), power); }
     INLINE V exp2(V f) const { return times_power(exp2_core(f), n); }
@@ -612,6 +638,7 @@ struct Near<float> {  // the nearest 32nd
     static constexpr float MAGIC = Lanes<float>::MAGIC / 32, FAR = -8 * Lanes<float>::BIAS;
 
     INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V rest(V x) const { return (x - n * Lanes<float>::LN2_HIGH) - n * Lanes<float>::LN2_LOW; }
     INLINE V exp(V r) const { return exp(r, n); }
     INLINE V exp(V r, V power) const {
         const V root = root_of_two(bits);
@@ -622,6 +649,24 @@ struct Near<float> {  // the nearest 32nd
         return times_power(root + (root * f) * (f * 2.4022651e-1f + 6.9315734e-1f), n);
     }
 };
+#elif UNIFOCAL_BYTES == 32
+template <>
+struct Near<float> {  // the nearest 8th
+    typedef Lanes<float>::V V;
+    V bits, n;
+    static constexpr float MAGIC = Lanes<float>::MAGIC / 8, FAR = (float)(-Lanes<float>::BIAS * 0.693147180559945309);
+
+    INLINE explicit Near(V x) : bits(x + MAGIC), n(bits - MAGIC) {}
+    INLINE V rest(V x) const { return x - n * 0.693147182f; }  // that number is log(2) but for 2e-9
+    INLINE V exp(V r) const {
+        const V root = power_of_two(bits);
+        return root + (root * r) * ((r * 0.16668923f + 0.50006609f) * r + 1.0f);
+    }
+    INLINE V exp2(V f) const {
+        const V root = power_of_two(larger(bits, all(MAGIC - Lanes<float>::BIAS)));
+        return root + (root * f) * ((f * 0.055511618f + 0.24025826f) * f + 0.69314717f);
+    }
+};
 #endif
 
 // e^x for x <= 0 or hardly more
@@ -630,7 +675,7 @@ INLINE typename Lanes<F>::V exp_(typename Lanes<F>::V x) {
     LANES;
     x = larger(x, all(Near<F>::FAR));
     const Near<F> near(x * (F)1.44269504088896341);
-    return near.exp((x - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW);
+    return near.exp(near.rest(x));
 }
 
 // y = 2^exponent (1 + rest) with 1 + rest in [sqrt(1/2), sqrt(2))
@@ -674,6 +719,18 @@ INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V ex
     const V y = near.exp((rest - near.n * L::LN2_HIGH) - near.n * L::LN2_LOW, power);
     return exponent == (F)0 ? all<F>(1) : y;
 }
+#if UNIFOCAL_BYTES == 32
+template <>
+INLINE Lanes<float>::V pow_<float>(Lanes<float>::V x, Lanes<float>::V exponent) {
+    typedef Lanes<float>::V V;
+    V e, f;
+    split<float>(x, e, f);
+    const V whole = exponent * e, lost = difference(exponent, e, whole);
+    const V part = exponent * (log_core(f) * 1.44269504f) + lost;
+    const Near<float> near(larger(whole + part, all(-8.0f * Lanes<float>::BIAS)));
+    return near.exp2(((whole - near.n) + part) + x * 0.0f);
+}
+#endif
 
 // Powers of 1 / e: of a number x + y >= 0, x exact and y small, of which no digit is lost.
 template <class F>
@@ -1187,43 +1244,52 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
 // FAR is top - z of the own channel, RAISED q^gamma.
 enum Step { Q, P, SCALE, LOG_SUM, FAR, RAISED, GAMMA, BASE };
 
-template <class F, int K>
-INLINE void steps_of_few(Tile<F>& t, int64_t padded, bool entropy, bool focused, bool based) {
+template <class F, int K, bool BASED>
+INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool focused) {
     LANES;
     const int64_t S = t.size;
+    const F* rows[K];
+    V gammas[K], hits[K], alarms[K];
+    for (int k = 0; k < K; ++k) {
+        rows[k] = t.rows[k];
+        gammas[k] = all(t.gamma[k]), hits[k] = all(t.a[TP][k] - t.a[FN][k]), alarms[k] = all(t.a[FP][k]);
+    }
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
         V x[K], ex[K];
-        for (int k = 0; k < K; ++k) x[k] = load(t.rows[k] + v);
+        for (int k = 0; k < K; ++k) x[k] = load(rows[k] + v);
         for (int k = 0; k < K; ++k) t.ahead(k, v);
-        V top = x[0], base = all(t.a[FP][0]), hit = {};
-        I first = {};
-        for (int k = 1; k < K; ++k) {
-            const I higher = x[k] > top;
-            top = larger(x[k], top);
-            first = higher ? all_int<F>((Int)k) : first;
-            base = higher ? all(t.a[FP][k]) : base;
-        }
+        V top = x[0];
+        for (int k = 1; k < K; ++k) top = larger(x[k], top);
         for (int k = 0; k < K; ++k) ex[k] = exp_<F>(x[k] - top);
-        V others = {}, e = {}, z = {}, gamma = {};
+        V others = {}, e = {}, z = {};
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
             store(t.e + k * S + v, ex[k]);
             add_unless(own, others, ex[k]);
             e = own ? ex[k] : e;
             z = own ? x[k] : z;
-            gamma = own ? all(t.gamma[k]) : gamma;
-            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
         }
         const V total = others + e, scale = inverse(total);
         store(t.step(Q) + v, others * scale);
         store(t.step(P) + v, e * scale);
         store(t.step(SCALE) + v, scale);
-        if (based) store(t.step(BASE) + v, first == label ? hit : base);
+        if (BASED) {
+            V base = {};
+            I found = {};
+            for (int k = 0; k < K; ++k) {
+                const I first = (x[k] == top) & ~found;
+                found |= first;
+                add_where(first, base, label == (Int)k ? hits[k] : alarms[k]);
+            }
+            store(t.step(BASE) + v, base);
+        }
         if (!entropy) continue;
         store(t.step(LOG_SUM) + v, z == top ? others : total - (F)1);
         store(t.step(FAR) + v, top - z);
         if (!focused) continue;
+        V gamma = {};
+        for (int k = 0; k < K; ++k) add_where(label == (Int)k, gamma, gammas[k]);
         store(t.step(GAMMA) + v, gamma);
     }
     if (!entropy) return;
@@ -1246,10 +1312,10 @@ INLINE typename Lanes<F>::V log_p_of_few(const Tile<F>& t, int64_t v) {
 }
 
 template <class F, int K>
-void forward_few(Tile<F>& t, int64_t padded) {
+void forward_few(const Tile<F> t, int64_t padded) {
     LANES;
     const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
-    steps_of_few<F, K>(t, padded, entropy, t.focused, false);
+    steps_of_few<F, K, false>(t, padded, entropy, t.focused);
     V sums[SUMS][K] = {}, count = {};
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
@@ -1278,7 +1344,7 @@ void forward_few(Tile<F>& t, int64_t padded) {
 
 // Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own.
 template <class F>
-void forward_many(Tile<F>& t, int64_t padded) {
+void forward_many(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
     const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
@@ -1340,20 +1406,27 @@ INLINE typename Lanes<F>::V focused_slope(typename Lanes<F>::V gamma, typename L
 }
 
 template <class F, int K>
-void backward_few(Tile<F>& t, int64_t padded) {
+void backward_few(const Tile<F> t, int64_t padded) {
     LANES;
     const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
-    steps_of_few<F, K>(t, padded, t.focused, t.focused, region);
+    if (region)
+        steps_of_few<F, K, true>(t, padded, t.focused, t.focused);
+    else
+        steps_of_few<F, K, false>(t, padded, t.focused, t.focused);
+    F* out[K];
+    V entropies[K], hits[K], alarms[K];
+    for (int k = 0; k < K; ++k) {
+        out[k] = t.out[k];
+        entropies[k] = all(t.a[CE][k]), hits[k] = all(t.a[TP][k] - t.a[FN][k]), alarms[k] = all(t.a[FP][k]);
+    }
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
         const V q = load(t.step(Q) + v), scale = load(t.step(SCALE) + v);
-        V w = all<F>(1), slope = {}, gamma = {}, hit = {}, ex[K];
+        V w = all<F>(1), slope = {}, gamma = {}, ex[K];
         if (t.masked) w = load(t.weight + v);
         for (int k = 0; k < K; ++k) {
-            const I own = label == (Int)k;
             ex[k] = load(t.e + k * t.size + v);
-            slope = own ? all(t.a[CE][k]) : slope;
-            hit = own ? all(t.a[TP][k] - t.a[FN][k]) : hit;
+            add_where(label == (Int)k, slope, entropies[k]);
         }
         slope *= w;
         if (t.focused) {
@@ -1363,21 +1436,21 @@ void backward_few(Tile<F>& t, int64_t padded) {
         V mean = {}, base = {};
         if (region) {
             base = load(t.step(BASE) + v);
-            for (int k = 0; k < K; ++k) mean += ex[k] * ((label == (Int)k ? hit : all(t.a[FP][k])) - base);
+            for (int k = 0; k < K; ++k) mean += ex[k] * ((label == (Int)k ? hits[k] : alarms[k]) - base);
             mean *= scale;
         }
         const V own_part = -slope * q, other_part = slope * scale, region_part = scale * w;
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
             V gradient = own ? own_part : ex[k] * other_part;
-            if (region) gradient += ex[k] * region_part * (((own ? hit : all(t.a[FP][k])) - base) - mean);
-            store(t.out[k] + v, gradient);
+            if (region) gradient += ex[k] * region_part * (((own ? hits[k] : alarms[k]) - base) - mean);
+            store(out[k] + v, gradient);
         }
     }
 }
 
 template <class F>
-void backward_many(Tile<F>& t, int64_t padded) {
+void backward_many(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
     const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
@@ -1450,7 +1523,7 @@ struct Channels {
     V top, others, scale, log_total;
     V second, share, log_others;  // maximum, 1 / sum and log-sum without that channel, where -log(1 - p) is wanted
 
-    INLINE Channels(Tile<F>& t, int64_t v, bool without_first) {
+    INLINE Channels(const Tile<F>& t, int64_t v, bool without_first) {
         const int64_t K = t.c.channels, S = t.size;
         top = load(t.rows[0] + v);
         const V lowest = all(-Lanes<F>::HUGE_LOG);  // stands for a logit of -inf among the others
@@ -1481,7 +1554,7 @@ struct Channels {
         }
     }
 
-    INLINE Probability<F> of(Tile<F>& t, int64_t v, int64_t k, bool wants_log_q) const {
+    INLINE Probability<F> of(const Tile<F>& t, int64_t v, int64_t k, bool wants_log_q) const {
         const I is_first = first == (Int)k;
         const V most = all(Lanes<F>::HUGE_LOG), p = load(t.e + k * t.size + v) * scale;
         Probability<F> y = {p, is_first ? others * scale : (F)1 - p, {}, {}};
@@ -1492,12 +1565,12 @@ struct Channels {
 };
 
 template <class F>
-INLINE Probability<F> probability(Tile<F>& t, const Channels<F>* channels, int64_t v, int64_t k) {
+INLINE Probability<F> probability(const Tile<F>& t, const Channels<F>* channels, int64_t v, int64_t k) {
     return channels ? channels->of(t, v, k, t.wants(REST)) : given<F>(load(t.rows[k] + v));
 }
 
 template <class F>
-INLINE typename Lanes<F>::V label_of(Tile<F>& t, int64_t v, int64_t k) {
+INLINE typename Lanes<F>::V label_of(const Tile<F>& t, int64_t v, int64_t k) {
     LANES;
     if (t.c.dense) return load(t.labels[k] + v);
     return (I)load((const F*)(t.label + v)) == (Int)k ? all<F>(1) : (V){};
@@ -1505,7 +1578,7 @@ INLINE typename Lanes<F>::V label_of(Tile<F>& t, int64_t v, int64_t k) {
 
 // q^gamma for the inside and p^rest_gamma for the outside; a hard label is on one side only and needs one power.
 template <class F>
-INLINE void powers(Tile<F>& t, int64_t k, const Probability<F>& y, typename Lanes<F>::V g, typename Lanes<F>::V& q_power,
+INLINE void powers(const Tile<F>& t, int64_t k, const Probability<F>& y, typename Lanes<F>::V g, typename Lanes<F>::V& q_power,
                    typename Lanes<F>::V& p_power) {
     LANES;
     const F gamma = t.wants(CE) ? t.gamma[k] : 0, rest_gamma = t.wants(REST) ? t.rest_gamma[k] : 0;
@@ -1520,7 +1593,7 @@ INLINE void powers(Tile<F>& t, int64_t k, const Probability<F>& y, typename Lane
 }
 
 template <class F>
-INLINE void forward_voxels(Tile<F>& t, const Channels<F>* channels, int64_t v) {
+INLINE void forward_voxels(const Tile<F>& t, const Channels<F>* channels, int64_t v) {
     LANES;
     const int64_t K = t.c.channels;
     const V w = load(t.weight + v);
@@ -1546,7 +1619,7 @@ INLINE void forward_voxels(Tile<F>& t, const Channels<F>* channels, int64_t v) {
 }
 
 template <class F>
-void forward_any(Tile<F>& t, int64_t padded) {
+void forward_any(const Tile<F> t, int64_t padded) {
     for (int64_t v = 0; v < padded; v += Lanes<F>::N)
         if (t.c.activation == SOFTMAX) {
             const Channels<F> channels(t, v, t.wants(REST));
@@ -1556,7 +1629,7 @@ void forward_any(Tile<F>& t, int64_t padded) {
 }
 
 template <class F>
-INLINE void backward_given(Tile<F>& t, int64_t v) {
+INLINE void backward_given(const Tile<F>& t, int64_t v) {
     LANES;
     const V w = load(t.weight + v);
     for (int64_t k = 0; k < t.c.channels; ++k) {
@@ -1576,7 +1649,7 @@ INLINE void backward_given(Tile<F>& t, int64_t v) {
 // With f_k = p_k dL/dp_k the gradient is f_k q_k - p_k (sum of the other f). Of the first channel's f the part up p / q
 // is kept apart: there p_k / q is the share of channel k among the others, which must not be lost where q is 0.
 template <class F>
-INLINE void backward_coupled(Tile<F>& t, int64_t v) {
+INLINE void backward_coupled(const Tile<F>& t, int64_t v) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
     const bool rest = t.wants(REST);
@@ -1616,7 +1689,7 @@ INLINE void backward_coupled(Tile<F>& t, int64_t v) {
 }
 
 template <class F>
-void backward_any(Tile<F>& t, int64_t padded) {
+void backward_any(const Tile<F> t, int64_t padded) {
     for (int64_t v = 0; v < padded; v += Lanes<F>::N)
         if (t.c.activation == SOFTMAX)
             backward_coupled(t, v);
@@ -1635,12 +1708,12 @@ enum Side { DECAY, SOFT, POWER, REST_POWER, AGAINST };  // steps: e, soft, and q
 // A channel against its rest; of a PAIR the second against the first.
 template <class F, bool PAIR>
 struct Channel {
-    Tile<F>& t;
+    const Tile<F>& t;
     int64_t k;
     const F* z;
     F gamma, rest_gamma;  // exponents of inside and outside
 
-    INLINE Channel(Tile<F>& tile, int64_t channel) : t(tile), k(PAIR ? 1 : channel), z(PAIR ? t.z : t.rows[k]) {
+    INLINE Channel(const Tile<F>& tile, int64_t channel) : t(tile), k(PAIR ? 1 : channel), z(PAIR ? t.z : t.rows[k]) {
         gamma = t.wants(CE) ? t.gamma[k] : 0;
         rest_gamma = PAIR ? (t.wants(CE) ? t.gamma[0] : 0) : t.wants(REST) ? t.rest_gamma[k] : 0;
     }
@@ -1840,7 +1913,7 @@ INLINE void backward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
 }
 
 template <class F, bool PAIR>
-void forward_binary(Tile<F>& t, int64_t padded) {
+void forward_binary(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
@@ -1889,7 +1962,7 @@ void forward_binary(Tile<F>& t, int64_t padded) {
 }
 
 template <class F, bool PAIR>
-void backward_binary(Tile<F>& t, int64_t padded) {
+void backward_binary(const Tile<F> t, int64_t padded) {
     LANES;
     const bool region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
@@ -2068,7 +2141,7 @@ INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
 }
 
 template <class F, bool PAIR>
-void forward_sigmoid(Tile<F>& t, int64_t padded) {
+void forward_sigmoid(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels;
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
@@ -2124,7 +2197,7 @@ void forward_sigmoid(Tile<F>& t, int64_t padded) {
 }
 
 template <class F, bool PAIR>
-void backward_sigmoid(Tile<F>& t, int64_t padded) {
+void backward_sigmoid(const Tile<F> t, int64_t padded) {
     LANES;
     const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
     for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
@@ -2166,7 +2239,7 @@ void backward_sigmoid(Tile<F>& t, int64_t padded) {
 enum SoftStep { TOP, FIRST, FIRST_Q, SOFT_SCALE, LOG_TOTAL, FOCUS };  // FIRST: the channel with the maximum, see Channels
 
 template <class F, int K>  // K: the number of channels, or 0 for any
-INLINE void softmax_steps(Tile<F>& t, int64_t padded) {
+INLINE void softmax_steps(const Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t channels = K ? K : t.c.channels, S = t.size;
     for (int64_t v = 0; v < padded; v += L::N) {
@@ -2215,7 +2288,7 @@ INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
 
 // q^gamma of channel k
 template <class F>
-INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
+INLINE void focus_of_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
     const V gamma = all(t.gamma[k]);
     for (int64_t v = 0; v < padded; v += L::N) {
@@ -2225,7 +2298,7 @@ INLINE void focus_of_softmax(Tile<F>& t, int64_t k, int64_t padded) {
 }
 
 template <class F, int K>
-void forward_softmax(Tile<F>& t, int64_t padded) {
+void forward_softmax(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t channels = K ? K : t.c.channels;
     const bool entropy = t.wants(CE), region = t.region();
@@ -2239,8 +2312,7 @@ void forward_softmax(Tile<F>& t, int64_t padded) {
             if (t.masked) {
                 const V w = load(t.weight + v);
                 in *= w, out *= w, count += w;
-            } else
-                count += (F)1;
+            }
             sums[LABELLED] += in;
             if (region) {
                 const SoftChannel<F> y(t, v, k);
@@ -2255,48 +2327,48 @@ void forward_softmax(Tile<F>& t, int64_t padded) {
             sums[CE] += ce;
         }
         for (int s = 0; s < SUMS; ++s) t.sums[s * channels + k] = sums[s];
-        t.sums[SUMS * channels] = count;
+        t.sums[SUMS * channels] = t.masked ? count : all((F)(padded / L::N));
     }
 }
 
-// Leaves f_k of backward_coupled in g, for every channel whose class is focused.
+// Leaves f_k of backward_coupled in g.
 template <class F, int K>
-INLINE void focused_forces(Tile<F>& t, int64_t padded) {
+INLINE void soft_forces(const Tile<F>& t, int64_t padded) {
     LANES;
     for (int64_t k = 0; k < (K ? K : t.c.channels); ++k) {
-        if (t.gamma[k] == 0) continue;
-        focus_of_softmax(t, k, padded);
-        const F inner = t.a[TP][k] - t.a[FN][k], outer = t.a[FP][k] - t.a[TN][k];
+        const V outer = all(t.a[FP][k] - t.a[TN][k]), tilt = all(t.a[TP][k] - t.a[FN][k]) - outer, ce = all(t.a[CE][k]);
         const V gamma = all(t.gamma[k]);
+        const F* const labels = t.labels[k];
+        F* const to = t.g + k * t.size;
+        if (!t.focused || t.gamma[k] == 0) {
+            for (int64_t v = 0; v < padded; v += L::N) {
+                const V p = load(t.e + k * t.size + v) * load(t.step(SOFT_SCALE) + v), label = load(labels + v);
+                store(to + v, (label * tilt + outer) * p - label * ce);
+            }
+            continue;
+        }
+        focus_of_softmax(t, k, padded);
         for (int64_t v = 0; v < padded; v += L::N) {
             const SoftChannel<F> y(t, v, k);
             const V down = focused_slope<F>(gamma, load(t.step(FOCUS) + v), y.p, y.q, log_p_of(t, v, k));
-            store(t.g + k * t.size + v, (y.label * (inner - outer) + outer) * y.p - y.label * t.a[CE][k] * down);
+            store(to + v, (y.label * tilt + outer) * y.p - y.label * ce * down);
         }
     }
 }
 
 template <class F, int K>
-void backward_softmax(Tile<F>& t, int64_t padded) {
+void backward_softmax(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t channels = K ? K : t.c.channels, S = t.size;
     softmax_steps<F, K>(t, padded);
-    if (t.focused) focused_forces<F, K>(t, padded);
+    soft_forces<F, K>(t, padded);
     for (int64_t v = 0; v < padded; v += L::N) {
         const I first = (I)load(t.step(FIRST) + v);
         const V scale = load(t.step(SOFT_SCALE) + v);
         V own = {}, others = {};
         for (int64_t k = 0; k < channels; ++k) {
-            V force;
-            if (t.focused && t.gamma[k] != 0)
-                force = load(t.g + k * S + v);
-            else {
-                const V p = load(t.e + k * S + v) * scale, label = load(t.labels[k] + v);
-                const F outer = t.a[FP][k] - t.a[TN][k], tilt = t.a[TP][k] - t.a[FN][k] - outer;
-                force = (label * tilt + outer) * p - label * t.a[CE][k];
-                store(t.g + k * S + v, force);
-            }
-            own = first == (Int)k ? force : own;
+            const V force = load(t.g + k * S + v);
+            add_where(first == (Int)k, own, force);
             add_unless(first == (Int)k, others, force);
         }
         const V sum = own + others, first_q = load(t.step(FIRST_Q) + v);
@@ -2312,7 +2384,7 @@ void backward_softmax(Tile<F>& t, int64_t padded) {
 // --- a block of voxels -----------------------------------------------------------------------------------------------
 
 template <class F>
-void process(Tile<F>& t, int64_t padded) {
+void process(const Tile<F>& t, int64_t padded) {
     const bool back = t.c.backward;
     if (t.binary()) return back ? backward_binary<F, false>(t, padded) : forward_binary<F, false>(t, padded);
     if (t.c.activation == SIGMOID) return back ? backward_sigmoid<F, false>(t, padded) : forward_sigmoid<F, false>(t, padded);
@@ -2432,6 +2504,11 @@ struct Slab {
 INLINE uint64_t equal(const uint8_t* codes, uint8_t code) {  // of 64
 #if UNIFOCAL_BYTES == 64
     return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8((char)code));
+#elif UNIFOCAL_BYTES == 32
+    const __m256i own = _mm256_set1_epi8((char)code);
+    const __m256i low = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i*)codes), own);
+    const __m256i high = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i*)(codes + 32)), own);
+    return (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
 #else
     const uint64_t ones = 0x0101010101010101, most = 0x7f * ones;
     uint64_t found = 0, eight;
