@@ -629,6 +629,7 @@ struct Near {
     INLINE V exp(V r) const { return exp_core(r) * (V)((typename Lanes<F>::Bits)bits << Lanes<F>::MANTISSA); }
     INLINE V exp(V r, V power) const { return times_power(exp_core(r), power); }
     INLINE V exp2(V f) const { return times_power(exp2_core(f), n); }
+    INLINE V exp2_near(V f) const { return exp2(f); }  // n is no less than -BIAS
 };
 #if UNIFOCAL_BYTES == 64
 template <>
@@ -648,6 +649,7 @@ struct Near<float> {  // the nearest 32nd
         const V root = root_of_two(bits);
         return times_power(root + (root * f) * (f * 2.4022651e-1f + 6.9315734e-1f), n);
     }
+    INLINE V exp2_near(V f) const { return exp2(f); }
 };
 #elif UNIFOCAL_BYTES == 32
 template <>
@@ -662,8 +664,12 @@ struct Near<float> {  // the nearest 8th
         const V root = power_of_two(bits);
         return root + (root * r) * ((r * 0.16668923f + 0.50006609f) * r + 1.0f);
     }
-    INLINE V exp2(V f) const {
-        const V root = power_of_two(larger(bits, all(MAGIC - Lanes<float>::BIAS)));
+    INLINE V exp2(V f) const { return exp2(f, larger(bits, all(MAGIC - Lanes<float>::BIAS))); }
+    INLINE V exp2_near(V f) const { return exp2(f, bits); }
+
+  private:
+    INLINE V exp2(V f, V bits) const {
+        const V root = power_of_two(bits);
         return root + (root * f) * ((f * 0.055511618f + 0.24025826f) * f + 0.69314717f);
     }
 };
@@ -771,6 +777,12 @@ struct Power {
         return near.exp2((high * x - near.n) + low * x);
     }
 
+    // The same where exponent x is at most BIAS.
+    INLINE typename Lanes<F>::V of_little(typename Lanes<F>::V x) const {
+        const Near<F> near(high * x);
+        return near.exp2_near((high * x - near.n) + low * x);
+    }
+
     // The same of y alone, at most log(2), and of x + y.
     INLINE void of_both(typename Lanes<F>::V x, typename Lanes<F>::V y, typename Lanes<F>::V& alone,
                         typename Lanes<F>::V& together) const {
@@ -795,7 +807,7 @@ struct Fall {
     INLINE explicit Fall(F exponent) : power(exponent) {}
     INLINE void of(typename Lanes<F>::V u, typename Lanes<F>::V& log, typename Lanes<F>::V& fallen) const {
         log = log1p_unit(u);
-        fallen = power.of(log);
+        fallen = power.of_little(log);
     }
 };
 #if UNIFOCAL_BYTES == 64
@@ -1178,6 +1190,16 @@ struct Tile {
         return odd;
     }
 
+    // Adds the sums of this tile to those of the block.
+    void add_up() {
+        const int64_t row = c.channels * L::N;
+        const F* lanes = (const F*)sums;
+        for (int s = 0; s < SUMS; ++s)
+            if (s == LABELLED || c.wanted[s] >= 0)
+                for (int64_t i = s * row; i < (s + 1) * row; ++i) totals[i] += lanes[i];
+        for (int64_t i = SUMS * row; i < SUMS * row + L::N; ++i) totals[i] += lanes[i];
+    }
+
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
     void read_logits(int64_t v, int64_t count, int64_t padded) {
         for (int64_t k = 0; k < c.channels; ++k) {
@@ -1342,29 +1364,40 @@ void forward_few(const Tile<F> t, int64_t padded) {
     t.sums[SUMS * K] = count;
 }
 
-// Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own.
+// Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own; or, of no more
+// channels than SELECTED, its logit and exponential are selected on the way.
+const int64_t SELECTED = 32;
+
 template <class F>
+INLINE void fetch_own(const Tile<F>& t, int64_t v, typename Lanes<F>::V& z, typename Lanes<F>::V& e) {
+    const typename Lanes<F>::Int* own = t.label + v;
+    for (int i = 0; i < Lanes<F>::N; ++i)
+        if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
+    for (int i = 0; i < Lanes<F>::N; ++i)
+        if (own[i] >= 0) e[i] = t.e[own[i] * t.size + v + i];
+}
+
+template <class F, bool SELECT>
 void forward_many(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
     const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
-        V top = load(t.rows[0] + v), others = {};
+        V top = load(t.rows[0] + v), others = {}, e = {}, z = {};
         for (int64_t k = 1; k < K; ++k) top = larger(load(t.rows[k] + v), top);
         for (int64_t k = 0; k < K; ++k) {
-            const V e = exp_<F>(load(t.rows[k] + v) - top);
-            store(t.e + k * S + v, e);
+            const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
+            const I own = label == (Int)k;
+            if (region || !SELECT) store(t.e + k * S + v, ek);
             t.ahead(k, v);
-            add_unless(label == (Int)k, others, e);
+            add_unless(own, others, ek);
+            if (!SELECT) continue;
+            z = own ? zk : z;
+            e = own ? ek : e;
         }
+        if (!SELECT) fetch_own(t, v, z, e);
         const Int* own = t.label + v;
-        V z = {};
-        for (int i = 0; i < L::N; ++i)
-            if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
-        V e = {};
-        for (int i = 0; i < L::N; ++i)
-            if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
         const V total = others + e;
         V scale = inverse(total), w = all<F>(1), ce = {};
         const V q = others * scale;
@@ -1383,7 +1416,8 @@ void forward_many(const Tile<F> t, int64_t padded) {
             if (own[i] < 0) continue;
             const int64_t at = own[i] * L::N + i, channels = K * L::N;
             sums[LABELLED * channels + at] += w[i];
-            sums[CE * channels + at] += ce[i];
+            if (entropy) sums[CE * channels + at] += ce[i];
+            if (!region) continue;
             sums[TP * channels + at] += tp[i];
             sums[FN * channels + at] += fn[i];
         }
@@ -1449,7 +1483,7 @@ void backward_few(const Tile<F> t, int64_t padded) {
     }
 }
 
-template <class F>
+template <class F, bool SELECT>
 void backward_many(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
@@ -1465,20 +1499,25 @@ void backward_many(const Tile<F> t, int64_t padded) {
             first = higher ? all_int<F>((Int)k) : first;
         }
         const Int* own = t.label + v;
-        V hit = pick(t.a[TP], 1, own) - pick(t.a[FN], 1, own), base = {};
-        for (int i = 0; i < L::N; ++i) base[i] = t.a[FP][first[i]];
-        base = first == label ? hit : base;
+        V hit = {}, base = {};
+        if (region) {
+            hit = pick(t.a[TP], 1, own) - pick(t.a[FN], 1, own);
+            for (int i = 0; i < L::N; ++i) base[i] = t.a[FP][first[i]];
+            base = first == label ? hit : base;
+        }
         for (int64_t k = 0; k < K; ++k) {
-            const V ek = exp_<F>(load(t.rows[k] + v) - top), other = label == (Int)k ? (V){} : ek;
+            const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
+            const I is_own = label == (Int)k;
+            const V other = is_own ? (V){} : ek;
             store(t.e + k * S + v, ek);
             t.ahead(k, v);
             others += other;
-            mean += other * (t.a[FP][k] - base);
+            if (region) mean += other * (t.a[FP][k] - base);
+            if (!SELECT) continue;
+            if (t.focused) z = is_own ? zk : z;
+            e = is_own ? ek : e;
         }
-        for (int i = 0; i < L::N; ++i)
-            if (own[i] >= 0) z[i] = t.rows[own[i]][v + i];
-        for (int i = 0; i < L::N; ++i)
-            if (own[i] >= 0) e[i] = t.e[own[i] * S + v + i];
+        if (!SELECT) fetch_own(t, v, z, e);
         const V total = others + e, scale = inverse(total), q = others * scale;
         V w = all<F>(1);
         if (t.masked) w = load(t.weight + v);
@@ -1808,11 +1847,20 @@ INLINE Focus binary_steps(const Channel<F, PAIR>& c, int64_t padded, bool entrop
     if (alike && focus_of(c.gamma) != ANY) return focus_of(c.gamma);
     if (c.t.is_simple(c.gamma) && c.t.is_simple(c.rest_gamma)) return SIMPLE;
     const Power<F> inside(c.gamma), outside(c.rest_gamma);
-    for (int64_t v = 0; v < padded; v += L::N) {
-        const Margin<F> y(c, v);
-        const Power<F> power = alike ? inside : Power<F>::either(y.own, inside, outside);
-        store(c.t.step(POWER) + v, power.of(larger(-y.against, (V){}), load(c.t.step(SOFT) + v)));
-    }
+    auto raise = [&](auto power_of) INLINE_LAMBDA {
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Margin<F> y(c, v);
+            store(c.t.step(POWER) + v, power_of(y.own, larger(-y.against, (V){}), load(c.t.step(SOFT) + v)));
+        }
+    };
+    if (alike)
+        raise([&](I, V x, V y) INLINE_LAMBDA { return inside.of(x, y); });
+    else if (c.rest_gamma == 0)
+        raise([&](I own, V x, V y) INLINE_LAMBDA { return own ? inside.of(x, y) : all<F>(1); });
+    else if (c.gamma == 0)
+        raise([&](I own, V x, V y) INLINE_LAMBDA { return own ? all<F>(1) : outside.of(x, y); });
+    else
+        raise([&](I own, V x, V y) INLINE_LAMBDA { return Power<F>::either(own, inside, outside).of(x, y); });
     return ANY;
 }
 
@@ -2401,7 +2449,8 @@ void process(const Tile<F>& t, int64_t padded) {
         case 3: return back ? backward_few<F, 3>(t, padded) : forward_few<F, 3>(t, padded);
         case 4: return back ? backward_few<F, 4>(t, padded) : forward_few<F, 4>(t, padded);
     }
-    return back ? backward_many(t, padded) : forward_many(t, padded);
+    if (t.c.channels <= SELECTED) return back ? backward_many<F, true>(t, padded) : forward_many<F, true>(t, padded);
+    return back ? backward_many<F, false>(t, padded) : forward_many<F, false>(t, padded);
 }
 
 template <class F>
@@ -2424,8 +2473,7 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
         } else {
             for (int64_t i = 0; i < width; ++i) t.sums[i] = (V){};
             process(t, padded);
-            const F* lanes = (const F*)t.sums;
-            for (int64_t i = 0; i < width * L::N; ++i) t.totals[i] += lanes[i];
+            t.add_up();
         }
     }
     if (c.backward) return;
