@@ -457,9 +457,9 @@ INLINE Lanes<float>::V root_of_two(Lanes<float>::V bits) {  // the entry of ROOT
 alignas(32) const int32_t ROOTS[8] = {  // the bits of 2^(j / 8), less j 2^20
     0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
 INLINE Lanes<float>::V power_of_two(Lanes<float>::V bits) {  // 2^(m / 8), where the last bits are those of m
-    typedef Lanes<float>::I I;
+    typedef Lanes<float>::Bits Bits;
     const __m256i table = _mm256_load_si256((const __m256i*)ROOTS);
-    return (Lanes<float>::V)((I)_mm256_permutevar8x32_epi32(table, (__m256i)bits) + ((I)bits << 20));
+    return (Lanes<float>::V)((Bits)_mm256_permutevar8x32_epi32(table, (__m256i)bits) + ((Bits)bits << 20));
 }
 INLINE Lanes<float>::V difference(Lanes<float>::V a, Lanes<float>::V b, Lanes<float>::V ab) {  // a b - ab, exactly
     return (Lanes<float>::V)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)ab);
@@ -726,15 +726,26 @@ INLINE typename Lanes<F>::V pow_(typename Lanes<F>::V x, typename Lanes<F>::V ex
     return exponent == (F)0 ? all<F>(1) : y;
 }
 #if UNIFOCAL_BYTES == 32
+struct Logarithm {  // of a power, to base 2: whole + part
+    typedef Lanes<float>::V V;
+    V whole, part;
+
+    INLINE Logarithm(V x, V exponent) {
+        V e, f;
+        split<float>(x, e, f);
+        whole = exponent * e;
+        part = exponent * (log_core(f) * 1.44269504f) + difference(exponent, e, whole) + x * 0.0f;
+    }
+    INLINE Logarithm(const float* of_whole, const float* of_part) : whole(load(of_whole)), part(load(of_part)) {}
+
+    INLINE V power() const {
+        const Near<float> near(larger(whole + part, all(-8.0f * Lanes<float>::BIAS)));
+        return near.exp2((whole - near.n) + part);
+    }
+};
 template <>
 INLINE Lanes<float>::V pow_<float>(Lanes<float>::V x, Lanes<float>::V exponent) {
-    typedef Lanes<float>::V V;
-    V e, f;
-    split<float>(x, e, f);
-    const V whole = exponent * e, lost = difference(exponent, e, whole);
-    const V part = exponent * (log_core(f) * 1.44269504f) + lost;
-    const Near<float> near(larger(whole + part, all(-8.0f * Lanes<float>::BIAS)));
-    return near.exp2(((whole - near.n) + part) + x * 0.0f);
+    return Logarithm(x, exponent).power();
 }
 #endif
 
@@ -997,6 +1008,25 @@ INLINE typename Lanes<F>::V simple_power(typename Lanes<F>::V x, typename Lanes<
     const typename Lanes<F>::V y = exponent == (F)0 ? all<F>(1) : exponent == (F)1 ? x : x * x;
     if (!rooted) return y;
     return exponent == (F)0.5 ? root(x) : y;
+}
+
+// x(v)^exponent(v) of a row; x in [0, 1]. With AVX2 in two loops, as the processor does not look further ahead.
+template <class F, class X, class E>
+INLINE void raise_row(int64_t padded, X x, E exponent, F* to) {
+    LANES;
+#if UNIFOCAL_BYTES == 32
+    if constexpr (sizeof(F) == 4) {
+        alignas(64) float whole[MOST], part[MOST];
+        for (int64_t v = 0; v < padded; v += L::N) {
+            const Logarithm y(x(v), exponent(v));
+            store(whole + v, y.whole);
+            store(part + v, y.part);
+        }
+        for (int64_t v = 0; v < padded; v += L::N) store(to + v, Logarithm(whole + v, part + v).power());
+        return;
+    }
+#endif
+    for (int64_t v = 0; v < padded; v += L::N) store(to + v, pow_<F>(x(v), exponent(v)));
 }
 
 template <class F>
@@ -1324,8 +1354,9 @@ INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool fo
             store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v), t.rooted));
         return;
     }
-    for (int64_t v = 0; v < padded; v += L::N)
-        store(t.step(RAISED) + v, pow_<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v)));
+    const F *const q = t.step(Q), *const gamma = t.step(GAMMA);
+    auto row = [](const F* of) INLINE_LAMBDA { return [of](int64_t v) INLINE_LAMBDA { return load(of + v); }; };
+    raise_row(padded, row(q), row(gamma), t.step(RAISED));
 }
 
 template <class F>
@@ -1333,11 +1364,10 @@ INLINE typename Lanes<F>::V log_p_of_few(const Tile<F>& t, int64_t v) {
     return smaller(load(t.step(LOG_SUM) + v) + load(t.step(FAR) + v), all(Lanes<F>::HUGE_LOG));
 }
 
-template <class F, int K>
-void forward_few(const Tile<F> t, int64_t padded) {
+// A loop for each of what may be wanted: the sums of all of it are more than there are registers.
+template <int K, bool REGION, bool ENTROPY, class F>
+INLINE void sum_few(const Tile<F>& t, int64_t padded) {
     LANES;
-    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
-    steps_of_few<F, K, false>(t, padded, entropy, t.focused);
     V sums[SUMS][K] = {}, count = {};
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
@@ -1345,12 +1375,12 @@ void forward_few(const Tile<F> t, int64_t padded) {
         if (t.masked) w = load(t.weight + v);
         count += w;
         for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[LABELLED][k], w);
-        if (entropy) {
+        if (ENTROPY) {
             V ce = log_p_of_few(t, v) * w;
             if (t.focused) ce *= load(t.step(RAISED) + v);
             for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[CE][k], ce);
         }
-        if (!region) continue;
+        if (!REGION) continue;
         const V tp = load(t.step(P) + v) * w, fn = load(t.step(Q) + v) * w, scale = load(t.step(SCALE) + v) * w;
         for (int k = 0; k < K; ++k) {
             const I own = label == (Int)k;
@@ -1362,6 +1392,18 @@ void forward_few(const Tile<F> t, int64_t padded) {
     for (int s = 0; s < SUMS; ++s)
         for (int k = 0; k < K; ++k) t.sums[s * K + k] = sums[s][k];
     t.sums[SUMS * K] = count;
+}
+
+template <class F, int K>
+void forward_few(const Tile<F> t, int64_t padded) {
+    const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    steps_of_few<F, K, false>(t, padded, entropy, t.focused);
+    if (region && entropy)
+        sum_few<K, true, true>(t, padded);
+    else if (region)
+        sum_few<K, true, false>(t, padded);
+    else
+        sum_few<K, false, true>(t, padded);
 }
 
 // Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own; or, of no more
@@ -1960,12 +2002,51 @@ INLINE void backward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
     }
 }
 
+template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see sum_few
+INLINE void sum_binary(const Channel<F, PAIR>& c, Focus focus, int64_t padded) {
+    LANES;
+    const Tile<F>& t = c.t;
+    const int64_t K = t.c.channels;
+    const bool masked = t.masked, sides = REGION || takes_probabilities(focus);
+    V right[2] = {}, wrong[2] = {}, ce[2] = {}, labelled[2] = {};  // outside and inside
+    for (int64_t v = 0; v < padded; v += L::N) {
+        Margin<F> y(c, v);
+        if (sides) y.find_sides(t, v);
+        V w = all<F>(1);
+        if (masked) w = load(t.weight + v);
+        add_unless(y.own, labelled[0], w);
+        add_where(y.own, labelled[1], w);
+        if (ENTROPY) {
+            V term = entropy_of<F>(load(t.step(SOFT) + v), y.against);
+            if (focus != EVEN) term *= raised(c, focus, y, v);
+            if (masked) term *= w;
+            add_unless(y.own, ce[0], term);
+            add_where(y.own, ce[1], term);
+        }
+        if (REGION) {
+            if (masked) y.right *= w, y.wrong *= w;
+            add_unless(y.own, right[0], y.right);
+            add_where(y.own, right[1], y.right);
+            add_unless(y.own, wrong[0], y.wrong);
+            add_where(y.own, wrong[1], y.wrong);
+        }
+    }
+    V* sums = t.sums + c.k;
+    sums[TP * K] = right[1], sums[FN * K] = wrong[1], sums[FP * K] = wrong[0], sums[TN * K] = right[0];
+    sums[CE * K] = ce[1], sums[LABELLED * K] = labelled[1];
+    if (PAIR) {
+        sums = t.sums;
+        sums[TP * K] = right[0], sums[FN * K] = wrong[0], sums[FP * K] = wrong[1], sums[TN * K] = right[1];
+        sums[CE * K] = ce[0], sums[LABELLED * K] = labelled[0];
+    } else
+        sums[REST * K] = ce[0];
+    t.sums[SUMS * K] = labelled[0] + labelled[1];
+}
+
 template <class F, bool PAIR>
 void forward_binary(const Tile<F> t, int64_t padded) {
-    LANES;
-    const int64_t K = t.c.channels;
-    const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
-    for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
+    const bool entropy = t.entropy(), region = t.region();
+    for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
         if constexpr (HAS_FALL<F>)
             if (is_one_sided(c)) {
@@ -1973,39 +2054,12 @@ void forward_binary(const Tile<F> t, int64_t padded) {
                 continue;
             }
         const Focus focus = binary_steps(c, padded, entropy);
-        V right[2] = {}, wrong[2] = {}, ce[2] = {}, labelled[2] = {};  // outside and inside
-        for (int64_t v = 0; v < padded; v += L::N) {
-            Margin<F> y(c, v);
-            if (region || takes_probabilities(focus)) y.find_sides(t, v);
-            V w = all<F>(1), term;
-            if (masked) w = load(t.weight + v);
-            add_unless(y.own, labelled[0], w);
-            add_where(y.own, labelled[1], w);
-            if (entropy) {
-                term = entropy_of<F>(load(t.step(SOFT) + v), y.against);
-                if (focus != EVEN) term *= raised(c, focus, y, v);
-                if (masked) term *= w;
-                add_unless(y.own, ce[0], term);
-                add_where(y.own, ce[1], term);
-            }
-            if (region) {
-                if (masked) y.right *= w, y.wrong *= w;
-                add_unless(y.own, right[0], y.right);
-                add_where(y.own, right[1], y.right);
-                add_unless(y.own, wrong[0], y.wrong);
-                add_where(y.own, wrong[1], y.wrong);
-            }
-        }
-        V* sums = t.sums + c.k;
-        sums[TP * K] = right[1], sums[FN * K] = wrong[1], sums[FP * K] = wrong[0], sums[TN * K] = right[0];
-        sums[CE * K] = ce[1], sums[LABELLED * K] = labelled[1];
-        if (PAIR) {
-            sums = t.sums;
-            sums[TP * K] = right[0], sums[FN * K] = wrong[0], sums[FP * K] = wrong[1], sums[TN * K] = right[1];
-            sums[CE * K] = ce[0], sums[LABELLED * K] = labelled[0];
-        } else
-            sums[REST * K] = ce[0];
-        t.sums[SUMS * K] = labelled[0] + labelled[1];
+        if (region && entropy)
+            sum_binary<true, true>(c, focus, padded);
+        else if (region)
+            sum_binary<true, false>(c, EVEN, padded);
+        else
+            sum_binary<false, true>(c, focus, padded);
     }
 }
 
@@ -2188,12 +2242,59 @@ INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
     }
 }
 
+template <bool REGION, bool ENTROPY, class F, bool PAIR>
+INLINE void sum_soft(const Channel<F, PAIR>& c, int64_t padded) {
+    LANES;
+    const Tile<F>& t = c.t;
+    const int64_t K = t.c.channels;
+    const bool masked = t.masked;
+    const Focus focus = ENTROPY ? focus_of(c.gamma) : EVEN, rest_focus = ENTROPY ? focus_of(c.rest_gamma) : EVEN;
+    const bool probabilities = REGION || takes_probabilities(focus) || takes_probabilities(rest_focus);
+    const F *const labels = t.labels[c.k], *const labels_of_first = t.labels[0];
+    V sums[SUMS] = {}, of_first[SUMS] = {}, count = {};
+    for (int64_t v = 0; v < padded; v += L::N) {
+        Sides<F> y(c, v);
+        const V label = load(labels + v);
+        V in = label, out = (F)1 - label, first = {};
+        if (PAIR) first = load(labels_of_first + v);
+        V out_first = (F)1 - first;
+        if (masked) {
+            const V w = load(t.weight + v);
+            in *= w, out *= w, count += w;
+            if (PAIR) first *= w, out_first *= w;
+        }
+        sums[LABELLED] += in;
+        if (PAIR) of_first[LABELLED] += first;
+        if (probabilities) y.find_probabilities(t, v);
+        if (REGION) {
+            sums[TP] += in * y.p;
+            sums[FN] += in * y.q;
+            sums[FP] += out * y.p;
+            sums[TN] += out * y.q;
+            if (PAIR) {
+                of_first[TP] += first * y.q;
+                of_first[FN] += first * y.p;
+                of_first[FP] += out_first * y.q;
+                of_first[TN] += out_first * y.p;
+            }
+        }
+        if (!ENTROPY) continue;
+        V other = PAIR ? first : out;
+        if (focus != EVEN) in *= focused(focus, y.q, t.step(POWER) + v);
+        if (rest_focus != EVEN) other *= focused(rest_focus, y.p, t.step(REST_POWER) + v);
+        sums[CE] += in * y.log_p();
+        sums[REST] += other * y.log_q();
+    }
+    of_first[CE] = sums[REST];
+    for (int s = 0; s < SUMS; ++s) t.sums[s * K + c.k] = sums[s];
+    for (int s = 0; PAIR && s < SUMS; ++s) t.sums[s * K] = of_first[s];
+    t.sums[SUMS * K] = masked ? count : all((F)(padded / L::N));
+}
+
 template <class F, bool PAIR>
 void forward_sigmoid(const Tile<F> t, int64_t padded) {
-    LANES;
-    const int64_t K = t.c.channels;
-    const bool entropy = t.entropy(), region = t.region(), masked = t.masked;
-    for (int64_t i = 0; i < (PAIR ? 1 : K); ++i) {
+    const bool entropy = t.entropy(), region = t.region();
+    for (int64_t i = 0; i < (PAIR ? 1 : t.c.channels); ++i) {
         const Channel<F, PAIR> c(t, i);
         if constexpr (!PAIR && sizeof(F) == 4)
             if (is_mirrored(c)) {
@@ -2201,46 +2302,12 @@ void forward_sigmoid(const Tile<F> t, int64_t padded) {
                 continue;
             }
         soft_steps(c, padded, entropy);
-        const Focus focus = focus_of(c.gamma), rest_focus = focus_of(c.rest_gamma);
-        const bool probabilities = region || takes_probabilities(focus) || takes_probabilities(rest_focus);
-        V sums[SUMS] = {}, of_first[SUMS] = {}, count = {};
-        for (int64_t v = 0; v < padded; v += L::N) {
-            Sides<F> y(c, v);
-            const V label = load(t.labels[c.k] + v);
-            V in = label, out = (F)1 - label, first = {};
-            if (PAIR) first = load(t.labels[0] + v);
-            V out_first = (F)1 - first;
-            if (masked) {
-                const V w = load(t.weight + v);
-                in *= w, out *= w, count += w;
-                if (PAIR) first *= w, out_first *= w;
-            }
-            sums[LABELLED] += in;
-            if (PAIR) of_first[LABELLED] += first;
-            if (probabilities) y.find_probabilities(t, v);
-            if (region) {
-                sums[TP] += in * y.p;
-                sums[FN] += in * y.q;
-                sums[FP] += out * y.p;
-                sums[TN] += out * y.q;
-                if (PAIR) {
-                    of_first[TP] += first * y.q;
-                    of_first[FN] += first * y.p;
-                    of_first[FP] += out_first * y.q;
-                    of_first[TN] += out_first * y.p;
-                }
-            }
-            if (!entropy) continue;
-            V other = PAIR ? first : out;
-            if (focus != EVEN) in *= focused(focus, y.q, t.step(POWER) + v);
-            if (rest_focus != EVEN) other *= focused(rest_focus, y.p, t.step(REST_POWER) + v);
-            sums[CE] += in * y.log_p();
-            sums[REST] += other * y.log_q();
-        }
-        of_first[CE] = sums[REST];
-        for (int s = 0; s < SUMS; ++s) t.sums[s * K + c.k] = sums[s];
-        for (int s = 0; PAIR && s < SUMS; ++s) t.sums[s * K] = of_first[s];
-        t.sums[SUMS * K] = masked ? count : all((F)(padded / L::N));
+        if (region && entropy)
+            sum_soft<true, true>(c, padded);
+        else if (region)
+            sum_soft<true, false>(c, padded);
+        else
+            sum_soft<false, true>(c, padded);
     }
 }
 
@@ -2339,43 +2406,53 @@ template <class F>
 INLINE void focus_of_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
     const V gamma = all(t.gamma[k]);
+    auto q = [&](int64_t v) INLINE_LAMBDA { return SoftChannel<F>(t, v, k).q; };
+    F* const to = t.step(FOCUS);
+    if (!t.simple) return raise_row(padded, q, [&](int64_t) INLINE_LAMBDA { return gamma; }, to);
+    for (int64_t v = 0; v < padded; v += L::N) store(to + v, simple_power<F>(q(v), gamma, t.rooted));
+}
+
+template <bool REGION, bool ENTROPY, class F>
+INLINE void sum_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
+    LANES;
+    const bool focused = ENTROPY && t.gamma[k] != 0;
+    const F* const labels = t.labels[k];
+    if (focused) focus_of_softmax(t, k, padded);
+    V sums[SUMS] = {}, count = {};
     for (int64_t v = 0; v < padded; v += L::N) {
-        const V q = SoftChannel<F>(t, v, k).q;
-        store(t.step(FOCUS) + v, t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma));
+        V in = load(labels + v), out = (F)1 - in;
+        if (t.masked) {
+            const V w = load(t.weight + v);
+            in *= w, out *= w, count += w;
+        }
+        sums[LABELLED] += in;
+        if (REGION) {
+            const SoftChannel<F> y(t, v, k);
+            sums[TP] += in * y.p;
+            sums[FP] += out * y.p;
+            sums[FN] += in * y.q;
+            sums[TN] += out * y.q;
+        }
+        if (!ENTROPY) continue;
+        V ce = in * log_p_of(t, v, k);
+        if (focused) ce *= load(t.step(FOCUS) + v);
+        sums[CE] += ce;
     }
+    for (int s = 0; s < SUMS; ++s) t.sums[s * t.c.channels + k] = sums[s];
+    t.sums[SUMS * t.c.channels] = t.masked ? count : all((F)(padded / L::N));
 }
 
 template <class F, int K>
 void forward_softmax(const Tile<F> t, int64_t padded) {
-    LANES;
-    const int64_t channels = K ? K : t.c.channels;
     const bool entropy = t.wants(CE), region = t.region();
     softmax_steps<F, K>(t, padded);
-    for (int64_t k = 0; k < channels; ++k) {
-        const bool focused = entropy && t.gamma[k] != 0;
-        if (focused) focus_of_softmax(t, k, padded);
-        V sums[SUMS] = {}, count = {};
-        for (int64_t v = 0; v < padded; v += L::N) {
-            V in = load(t.labels[k] + v), out = (F)1 - in;
-            if (t.masked) {
-                const V w = load(t.weight + v);
-                in *= w, out *= w, count += w;
-            }
-            sums[LABELLED] += in;
-            if (region) {
-                const SoftChannel<F> y(t, v, k);
-                sums[TP] += in * y.p;
-                sums[FP] += out * y.p;
-                sums[FN] += in * y.q;
-                sums[TN] += out * y.q;
-            }
-            if (!entropy) continue;
-            V ce = in * log_p_of(t, v, k);
-            if (focused) ce *= load(t.step(FOCUS) + v);
-            sums[CE] += ce;
-        }
-        for (int s = 0; s < SUMS; ++s) t.sums[s * channels + k] = sums[s];
-        t.sums[SUMS * channels] = t.masked ? count : all((F)(padded / L::N));
+    for (int64_t k = 0; k < (K ? K : t.c.channels); ++k) {
+        if (region && entropy)
+            sum_softmax<true, true>(t, k, padded);
+        else if (region)
+            sum_softmax<true, false>(t, k, padded);
+        else
+            sum_softmax<false, true>(t, k, padded);
     }
 }
 
