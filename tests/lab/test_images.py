@@ -153,6 +153,15 @@ def test_an_orientation_behind_the_pixels_of_a_png(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "x.png")[0], GREY.T[:, ::-1])
 
 
+def test_a_photograph_with_a_preview_of_itself_is_one_picture(tmp_path):
+    path = tmp_path / "x.jpg"
+    shown = Image.fromarray(np.kron(TRUTH, np.ones((8, 8), np.uint8)) * 255)
+    shown.save(path, format="MPO", save_all=True, append_images=[shown.resize((8, 8))])
+    assert Image.open(path).n_frames == 2
+    assert check_picture(path) == (shown.height, shown.width)
+    np.testing.assert_array_equal(read_picture(path)[0] > 127, np.asarray(shown) > 127)
+
+
 def test_exif_that_cannot_be_read_turns_nothing(grey_of, tmp_path):
     np.testing.assert_array_equal(grey_of(Image.fromarray(GREY), exif=b"Exif\0\0no TIFF header"), GREY)
     assert check_picture(tmp_path / "x.png") == GREY.shape

@@ -15,6 +15,7 @@ from unifocal.lab.errors import LabError
 from unifocal.lab.metrics import SIGNED
 from unifocal.lab.storage import ANEW, write_with
 
+UNKNOWN = "unknown"  # the device of a run that has lost its `result.json`
 COLUMNS = ("dataset", "network", "loss", "fold", "seed", "case", "class", "metric", "value")
 CANDIDATE = ["dataset", "network", "loss"]  # what is compared with what, within a data set
 

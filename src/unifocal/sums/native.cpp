@@ -788,7 +788,7 @@ struct Power {
         return near.exp2((high * x - near.n) + low * x);
     }
 
-    // The same where exponent x is at most BIAS.
+    // The same where it is no less than 2^-BIAS.
     INLINE typename Lanes<F>::V of_little(typename Lanes<F>::V x) const {
         const Near<F> near(high * x);
         return near.exp2_near((high * x - near.n) + low * x);
@@ -1268,6 +1268,8 @@ struct Tile {
     }
 };
 
+// From here on tiles are passed by value: what a reference refers to any store might change, and it would be read again and again.
+
 // --- softmax with hard labels ----------------------------------------------------------------------------------------
 //
 // All but the probabilities is needed for the voxel's own class only. With e_c = exp(z_c - top), `others` the sum of
@@ -1308,24 +1310,13 @@ INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool fo
     }
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
-        V x[K], ex[K];
+        V x[K];
         for (int k = 0; k < K; ++k) x[k] = load(rows[k] + v);
         for (int k = 0; k < K; ++k) t.ahead(k, v);
-        V top = x[0];
+        V top = x[0], z = {};
         for (int k = 1; k < K; ++k) top = larger(x[k], top);
-        for (int k = 0; k < K; ++k) ex[k] = exp_<F>(x[k] - top);
-        V others = {}, e = {}, z = {};
-        for (int k = 0; k < K; ++k) {
-            const I own = label == (Int)k;
-            store(t.e + k * S + v, ex[k]);
-            add_unless(own, others, ex[k]);
-            e = own ? ex[k] : e;
-            z = own ? x[k] : z;
-        }
-        const V total = others + e, scale = inverse(total);
-        store(t.step(Q) + v, others * scale);
-        store(t.step(P) + v, e * scale);
-        store(t.step(SCALE) + v, scale);
+        for (int k = 0; k < K; ++k) store(t.e + k * S + v, exp_<F>(x[k] - top));
+        for (int k = 0; k < K; ++k) z = label == (Int)k ? x[k] : z;
         if (BASED) {
             V base = {};
             I found = {};
@@ -1337,12 +1328,26 @@ INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool fo
             store(t.step(BASE) + v, base);
         }
         if (!entropy) continue;
-        store(t.step(LOG_SUM) + v, z == top ? others : total - (F)1);
         store(t.step(FAR) + v, top - z);
         if (!focused) continue;
         V gamma = {};
         for (int k = 0; k < K; ++k) add_where(label == (Int)k, gamma, gammas[k]);
         store(t.step(GAMMA) + v, gamma);
+    }
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        V others = {}, e = {};
+        for (int k = 0; k < K; ++k) {
+            const I own = label == (Int)k;
+            const V ex = load(t.e + k * S + v);
+            add_unless(own, others, ex);
+            e = own ? ex : e;
+        }
+        const V total = others + e, scale = inverse(total);
+        store(t.step(Q) + v, others * scale);
+        store(t.step(P) + v, e * scale);
+        store(t.step(SCALE) + v, scale);
+        if (entropy) store(t.step(LOG_SUM) + v, load(t.step(FAR) + v) == (F)0 ? others : total - (F)1);
     }
     if (!entropy) return;
     for (int64_t v = 0; v < padded; v += L::N) {
@@ -1784,7 +1789,7 @@ void backward_any(const Tile<F> t, int64_t padded) {
 // e = e^-|z| and soft = log(1 + e): the likelier side has the probability 1 / (1 + e) and the entropy soft, the other one
 // e / (1 + e) and soft + |z|.
 
-enum Side { DECAY, SOFT, POWER, REST_POWER, AGAINST };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
+enum Side { DECAY, SOFT, POWER, REST_POWER, AGAINST, FALLEN };  // steps: e, soft, and q^gamma and p^rest_gamma where they are no products
 
 // A channel against its rest; of a PAIR the second against the first.
 template <class F, bool PAIR>
@@ -2159,18 +2164,18 @@ INLINE bool is_mirrored(const Channel<F, false>& c) {
            c.gamma + 1 <= MOST_FALL;
 }
 
-// Two loops by pointers of their own, as a store might change those of a tile: here the first, which leaves e in DECAY and
-// its power in POWER.
+// Loops by pointers of their own, as a store might change those of a tile: here all but the last, which leave e in DECAY and
+// its power in POWER, and where Fall is no short step what it finds in SOFT and FALLEN.
 template <class F>
 struct Mirrored {
     typedef typename Lanes<F>::V V;
     const F *z, *label, *weight;
-    F *e, *power;
+    F *e, *power, *soft, *fallen;
     Fall<F> fall;
 
     INLINE Mirrored(const Channel<F, false>& c, F exponent, int64_t padded)
         : z(c.z), label(c.t.labels[c.k]), weight(c.t.masked ? c.t.weight : nullptr), e(c.t.step(DECAY)),
-          power(c.t.step(POWER)), fall(exponent) {
+          power(c.t.step(POWER)), soft(c.t.step(SOFT)), fallen(c.t.step(FALLEN)), fall(exponent) {
         LANES;
         const Power<F> rare(c.gamma);
         const int64_t next = c.t.size;
@@ -2183,6 +2188,10 @@ struct Mirrored {
             store(e + v, exp_<F>(-far));
             store(power + v, rare.of(far));
         }
+        if (HAS_FALL<F>) return;
+        for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_unit(load(e + v)));
+        const Power<F> common(exponent);
+        for (int64_t v = 0; v < padded; v += L::N) store(fallen + v, common.of_little(load(soft + v)));
     }
 };
 
@@ -2196,7 +2205,10 @@ struct MirroredSides {  // of a vector of voxels
         const V z = load(y.z + v);
         positive = z > (F)0;
         e = load(y.e + v);
-        y.fall.of(e, soft, common);
+        if (HAS_FALL<F>)
+            y.fall.of(e, soft, common);
+        else
+            soft = load(y.soft + v), common = load(y.fallen + v);
         entropy = smaller(soft + magnitude<F>(z), all(Lanes<F>::HUGE_LOG));
         rare = common * load(y.power + v);
     }
@@ -2242,7 +2254,7 @@ INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
     }
 }
 
-template <bool REGION, bool ENTROPY, class F, bool PAIR>
+template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see sum_few
 INLINE void sum_soft(const Channel<F, PAIR>& c, int64_t padded) {
     LANES;
     const Tile<F>& t = c.t;
@@ -2358,7 +2370,7 @@ INLINE void softmax_steps(const Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t channels = K ? K : t.c.channels, S = t.size;
     for (int64_t v = 0; v < padded; v += L::N) {
-        V top = load(t.rows[0] + v), others = {};
+        V top = load(t.rows[0] + v);
         I first = {};
         for (int64_t k = 0; k < channels; ++k) t.ahead(k, v);
         for (int64_t k = 1; k < channels; ++k) {
@@ -2366,14 +2378,15 @@ INLINE void softmax_steps(const Tile<F>& t, int64_t padded) {
             first = z > top ? all_int<F>((Int)k) : first;
             top = larger(z, top);
         }
-        for (int64_t k = 0; k < channels; ++k) {
-            const V e = exp_<F>(load(t.rows[k] + v) - top);
-            store(t.e + k * S + v, e);
-            add_unless(first == (Int)k, others, e);
-        }
-        const V scale = inverse((F)1 + others);
+        for (int64_t k = 0; k < channels; ++k) store(t.e + k * S + v, exp_<F>(load(t.rows[k] + v) - top));
         store(t.step(TOP) + v, top);
         store(t.step(FIRST) + v, (V)first);
+    }
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I first = (I)load(t.step(FIRST) + v);
+        V others = {};
+        for (int64_t k = 0; k < channels; ++k) add_unless(first == (Int)k, others, load(t.e + k * S + v));
+        const V scale = inverse((F)1 + others);
         store(t.step(FIRST_Q) + v, others * scale);
         store(t.step(SOFT_SCALE) + v, scale);
         store(t.step(LOG_TOTAL) + v, others);

@@ -180,5 +180,12 @@ def test_runs_of_several_versions_that_were_still_getting_better(tmp_path):
     assert "The runs are not of one kind: torch 2.12.0 and 2.13.0." in found
 
 
+def test_a_run_that_lost_its_record_is_of_no_other_kind(tmp_path):
+    out = clear(tmp_path)
+    path = sorted(out.glob("runs/*/result.json"))[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "unknown", "versions": {}}))
+    assert not any(text.startswith("The runs are not of one kind") for text in of(out))
+
+
 def test_patients_are_asked_for(tmp_path):
     assert any(text.startswith(NO_PATIENT) for text in of(write_folder(tmp_path, with_runs=False)))

@@ -18,6 +18,7 @@ from unifocal.lab.errors import LabError
 
 # What Pillow raises on damaged files: SyntaxError comes from its PNG reader, struct.error from short headers.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+PREVIEWED = "MPO"  # a JPEG whose first picture is it, and whose others are previews of it or another view
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTED = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks and keys of a PNG that may hold an orientation
 
@@ -75,7 +76,7 @@ def check_picture(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         pages = getattr(picture, "n_frames", 1)
-        if pages > 1:
+        if pages > 1 and picture.format != PREVIEWED:
             raise LabError(f"expected one picture; {path} holds {pages} pages. Save each as its own file.")
         if picture.format == "PNG":
             picture.verify()

@@ -11,6 +11,7 @@ from unifocal.lab.report.numbers import percent
 from unifocal.lab.report.reading import PlannedRun, Study
 from unifocal.lab.report.sizes import FAVOURED
 from unifocal.lab.report.tuned import search_so_far
+from unifocal.lab.results import UNKNOWN
 from unifocal.lab.statistics.intervals import FEW_UNITS
 from unifocal.lab.statistics.retraining import FEW_FOLDS
 from unifocal.lab.twins import warnings_of
@@ -193,9 +194,10 @@ def _is_last(run: PlannedRun) -> bool:
 
 
 def _mixed(runs: list[PlannedRun]) -> dict[str, set[str]]:
-    """Versions and devices of which there are several."""
+    """Versions and devices of which there are several; of a run whose record was lost they are not known."""
     seen: dict[str, set[str]] = {}
     for run in runs:
         for name, value in {**run.result.get("versions", {}), "device": run.result.get("device", "")}.items():
-            seen.setdefault(name, set()).add(str(value))
+            if value != UNKNOWN:
+                seen.setdefault(name, set()).add(str(value))
     return {name: values for name, values in seen.items() if len(values) > 1}

@@ -30,7 +30,7 @@ from unifocal.lab.data.cases import IGNORE
 from unifocal.lab.errors import LabError
 from unifocal.lab.experiment import Experiment
 from unifocal.lab.networks.chosen import Chosen
-from unifocal.lab.results import is_whole, rows_of, write_table
+from unifocal.lab.results import UNKNOWN, is_whole, rows_of, write_table
 from unifocal.lab.runs import Run
 from unifocal.lab.storage import read_json, remove_parts, write_json
 from unifocal.lab.training.checkpoints import CHECKPOINTS, remove_checkpoints
@@ -130,7 +130,7 @@ def recover_result(run: Run, folder: Path) -> dict[str, Any] | None:
         return None
     if not is_over(history, run.settings.epochs, run.settings.early_stop):
         return None
-    return {**of_history(history), "device": "unknown", "versions": {}}
+    return {**of_history(history), "device": UNKNOWN, "versions": {}}
 
 
 def make_batches(
