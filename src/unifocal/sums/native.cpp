@@ -985,11 +985,12 @@ void write_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t co
 
 // --- a tile of voxels ------------------------------------------------------------------------------------------------
 
-const int64_t STEPS = 8;
-const int64_t MOST = 512, LEAST = 64, ELEMENTS = 16384;  // of a tile: voxels, and voxels times channels
+const int64_t STEPS = 10;
+const int64_t MOST = 512, LEAST = 64, ELEMENTS = 4096;  // of a tile: voxels, and voxels times channels
 
 INLINE int64_t tile_of(const Call& c) {
-    const int64_t fit = ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && c.activation != SIGMOID ? MOST / 2 : MOST;
+    const bool alone = c.activation == SIGMOID;  // channels, each worked on by itself
+    const int64_t fit = (alone ? 4 : 1) * ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && !alone ? MOST / 2 : MOST;
     return fit < LEAST ? LEAST : fit > most ? most : fit;
 }
 
@@ -1294,9 +1295,25 @@ INLINE typename Lanes<F>::V pick(const F* table, int64_t stride, const typename 
 
 // Few channels, a number known to the compiler: the sums stay in registers, and what belongs to a voxel's own class is selected.
 // As one long chain of dependent instructions would wait for itself, each part of it has a loop of its own, and keeps
-// for every voxel in steps:
-// FAR is top - z of the own channel, RAISED q^gamma.
-enum Step { Q, P, SCALE, LOG_SUM, FAR, RAISED, GAMMA, BASE };
+// for every voxel in steps: FAR is top - z of the own channel, RAISED q^gamma, BASE and MEAN what backward_few takes off, and
+// LEAD how much the own channel has beyond BASE.
+enum Step { Q, P, SCALE, LOG_SUM, FAR, RAISED, GAMMA, BASE, LEAD, MEAN };
+
+// LOG_SUM becomes its logarithm, and RAISED is filled.
+template <class F>
+INLINE void finish_steps(const Tile<F>& t, int64_t padded, bool focused) {
+    LANES;
+    for (int64_t v = 0; v < padded; v += L::N) store(t.step(LOG_SUM) + v, log1p_<F>(load(t.step(LOG_SUM) + v)));
+    if (!focused) return;
+    if (t.simple) {
+        for (int64_t v = 0; v < padded; v += L::N)
+            store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v), t.rooted));
+        return;
+    }
+    const F *const q = t.step(Q), *const gamma = t.step(GAMMA);
+    auto row = [](const F* of) INLINE_LAMBDA { return [of](int64_t v) INLINE_LAMBDA { return load(of + v); }; };
+    raise_row(padded, row(q), row(gamma), t.step(RAISED));
+}
 
 template <class F, int K, bool BASED>
 INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool focused) {
@@ -1349,23 +1366,11 @@ INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool fo
         store(t.step(SCALE) + v, scale);
         if (entropy) store(t.step(LOG_SUM) + v, load(t.step(FAR) + v) == (F)0 ? others : total - (F)1);
     }
-    if (!entropy) return;
-    for (int64_t v = 0; v < padded; v += L::N) {
-        store(t.step(LOG_SUM) + v, log1p_<F>(load(t.step(LOG_SUM) + v)));
-    }
-    if (!focused) return;
-    if (t.simple) {
-        for (int64_t v = 0; v < padded; v += L::N)
-            store(t.step(RAISED) + v, simple_power<F>(load(t.step(Q) + v), load(t.step(GAMMA) + v), t.rooted));
-        return;
-    }
-    const F *const q = t.step(Q), *const gamma = t.step(GAMMA);
-    auto row = [](const F* of) INLINE_LAMBDA { return [of](int64_t v) INLINE_LAMBDA { return load(of + v); }; };
-    raise_row(padded, row(q), row(gamma), t.step(RAISED));
+    if (entropy) finish_steps(t, padded, focused);
 }
 
 template <class F>
-INLINE typename Lanes<F>::V log_p_of_few(const Tile<F>& t, int64_t v) {
+INLINE typename Lanes<F>::V log_p_of_own(const Tile<F>& t, int64_t v) {
     return smaller(load(t.step(LOG_SUM) + v) + load(t.step(FAR) + v), all(Lanes<F>::HUGE_LOG));
 }
 
@@ -1381,7 +1386,7 @@ INLINE void sum_few(const Tile<F>& t, int64_t padded) {
         count += w;
         for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[LABELLED][k], w);
         if (ENTROPY) {
-            V ce = log_p_of_few(t, v) * w;
+            V ce = log_p_of_own(t, v) * w;
             if (t.focused) ce *= load(t.step(RAISED) + v);
             for (int k = 0; k < K; ++k) add_where(label == (Int)k, sums[CE][k], ce);
         }
@@ -1424,44 +1429,79 @@ INLINE void fetch_own(const Tile<F>& t, int64_t v, typename Lanes<F>::V& z, type
         if (own[i] >= 0) e[i] = t.e[own[i] * t.size + v + i];
 }
 
+template <class F, bool SELECT, bool BASED>
+INLINE void steps_of_many(const Tile<F>& t, int64_t padded, bool entropy) {
+    LANES;
+    const int64_t K = t.c.channels, S = t.size;
+    for (int64_t v = 0; v < padded; v += L::N) {
+        const I label = (I)load((const F*)(t.label + v));
+        const Int* own = t.label + v;
+        V top = load(t.rows[0] + v), hit = {}, base = {};
+        I first = {};
+        for (int64_t k = 1; k < K; ++k) {
+            const V zk = load(t.rows[k] + v);
+            if (BASED) first = zk > top ? all_int<F>((Int)k) : first;
+            top = larger(zk, top);
+        }
+        if (BASED) {
+            hit = pick(t.a[TP], 1, own) - pick(t.a[FN], 1, own);
+            for (int i = 0; i < L::N; ++i) base[i] = t.a[FP][first[i]];
+            base = first == label ? hit : base;
+        }
+        V others = {}, e = {}, z = {}, mean = {};
+        for (int64_t k = 0; k < K; ++k) {
+            const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
+            const I is_own = label == (Int)k;
+            store(t.e + k * S + v, ek);
+            t.ahead(k, v);
+            if (BASED) {
+                const V other = is_own ? (V){} : ek;
+                others += other;
+                mean += other * (t.a[FP][k] - base);
+            } else
+                add_unless(is_own, others, ek);
+            if (!SELECT) continue;
+            z = is_own ? zk : z;
+            e = is_own ? ek : e;
+        }
+        if (!SELECT) fetch_own(t, v, z, e);
+        const V total = others + e, scale = inverse(total);
+        store(t.step(Q) + v, others * scale);
+        store(t.step(P) + v, e * scale);
+        store(t.step(SCALE) + v, scale);
+        if (BASED) {
+            store(t.step(BASE) + v, base);
+            store(t.step(LEAD) + v, hit - base);
+            store(t.step(MEAN) + v, (mean + e * (hit - base)) * scale);
+        }
+        if (!entropy) continue;
+        store(t.step(LOG_SUM) + v, z == top ? others : total - (F)1);
+        store(t.step(FAR) + v, top - z);
+        if (t.focused) store(t.step(GAMMA) + v, pick(t.gamma, 1, own));
+    }
+    if (entropy) finish_steps(t, padded, t.focused);
+}
+
 template <class F, bool SELECT>
 void forward_many(const Tile<F> t, int64_t padded) {
     LANES;
-    const int64_t K = t.c.channels, S = t.size;
+    const int64_t K = t.c.channels, S = t.size, channels = K * L::N;
     const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    steps_of_many<F, SELECT, false>(t, padded, entropy);
+    F* const sums = (F*)t.sums;
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
-        V top = load(t.rows[0] + v), others = {}, e = {}, z = {};
-        for (int64_t k = 1; k < K; ++k) top = larger(load(t.rows[k] + v), top);
-        for (int64_t k = 0; k < K; ++k) {
-            const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
-            const I own = label == (Int)k;
-            if (region || !SELECT) store(t.e + k * S + v, ek);
-            t.ahead(k, v);
-            add_unless(own, others, ek);
-            if (!SELECT) continue;
-            z = own ? zk : z;
-            e = own ? ek : e;
-        }
-        if (!SELECT) fetch_own(t, v, z, e);
         const Int* own = t.label + v;
-        const V total = others + e;
-        V scale = inverse(total), w = all<F>(1), ce = {};
-        const V q = others * scale;
+        V w = all<F>(1), ce = {};
         if (t.masked) w = load(t.weight + v);
         if (entropy) {
-            ce = smaller(log_total<F>(others, total, z, top) + (top - z), all(L::HUGE_LOG)) * w;
-            if (t.focused) {
-                const V gamma = pick(t.gamma, 1, own);
-                ce *= t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma);
-            }
+            ce = log_p_of_own(t, v) * w;
+            if (t.focused) ce *= load(t.step(RAISED) + v);
         }
-        scale *= w;
-        const V tp = e * scale, fn = q * w;
-        F* sums = (F*)t.sums;
+        const V tp = load(t.step(P) + v) * w, fn = load(t.step(Q) + v) * w, scale = load(t.step(SCALE) + v) * w;
         for (int i = 0; i < L::N; ++i) {
             if (own[i] < 0) continue;
-            const int64_t at = own[i] * L::N + i, channels = K * L::N;
+            const int64_t at = own[i] * L::N + i;
             sums[LABELLED * channels + at] += w[i];
             if (entropy) sums[CE * channels + at] += ce[i];
             if (!region) continue;
@@ -1512,7 +1552,7 @@ void backward_few(const Tile<F> t, int64_t padded) {
         slope *= w;
         if (t.focused) {
             gamma = load(t.step(GAMMA) + v);
-            slope *= focused_slope<F>(gamma, load(t.step(RAISED) + v), load(t.step(P) + v), q, log_p_of_few(t, v));
+            slope *= focused_slope<F>(gamma, load(t.step(RAISED) + v), load(t.step(P) + v), q, log_p_of_own(t, v));
         }
         V mean = {}, base = {};
         if (region) {
@@ -1535,48 +1575,23 @@ void backward_many(const Tile<F> t, int64_t padded) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
     const bool region = t.wants(TP) || t.wants(FP) || t.wants(FN);
+    if (region)
+        steps_of_many<F, SELECT, true>(t, padded, t.focused);
+    else
+        steps_of_many<F, SELECT, false>(t, padded, t.focused);
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
-        V top = load(t.rows[0] + v), others = {}, mean = {}, e = {}, z = {};
-        I first = {};
-        for (int64_t k = 1; k < K; ++k) {
-            const V zk = load(t.rows[k] + v);
-            const I higher = zk > top;
-            top = higher ? zk : top;
-            first = higher ? all_int<F>((Int)k) : first;
-        }
-        const Int* own = t.label + v;
-        V hit = {}, base = {};
-        if (region) {
-            hit = pick(t.a[TP], 1, own) - pick(t.a[FN], 1, own);
-            for (int i = 0; i < L::N; ++i) base[i] = t.a[FP][first[i]];
-            base = first == label ? hit : base;
-        }
-        for (int64_t k = 0; k < K; ++k) {
-            const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
-            const I is_own = label == (Int)k;
-            const V other = is_own ? (V){} : ek;
-            store(t.e + k * S + v, ek);
-            t.ahead(k, v);
-            others += other;
-            if (region) mean += other * (t.a[FP][k] - base);
-            if (!SELECT) continue;
-            if (t.focused) z = is_own ? zk : z;
-            e = is_own ? ek : e;
-        }
-        if (!SELECT) fetch_own(t, v, z, e);
-        const V total = others + e, scale = inverse(total), q = others * scale;
-        V w = all<F>(1);
+        const V q = load(t.step(Q) + v), p = load(t.step(P) + v), scale = load(t.step(SCALE) + v);
+        V w = all<F>(1), mean = {}, base = {};
         if (t.masked) w = load(t.weight + v);
-        V slope = pick(t.a[CE], 1, own) * w;
-        if (t.focused) {
-            const V gamma = pick(t.gamma, 1, own), log_p = log_total<F>(others, total, z, top) + (top - z);
-            const V focus = t.simple ? simple_power<F>(q, gamma, t.rooted) : pow_<F>(q, gamma);
-            slope *= focused_slope<F>(gamma, focus, e * scale, q, log_p);
-        }
-        mean = (mean + e * (hit - base)) * scale;
+        V slope = pick(t.a[CE], 1, t.label + v) * w;
+        if (t.focused) slope *= focused_slope<F>(load(t.step(GAMMA) + v), load(t.step(RAISED) + v), p, q, log_p_of_own(t, v));
         const V other_part = slope * scale, region_part = scale * w;
-        const V own_gradient = e * region_part * ((hit - base) - mean) - slope * q;
+        V own_gradient = -slope * q;
+        if (region) {
+            mean = load(t.step(MEAN) + v), base = load(t.step(BASE) + v);
+            own_gradient += p * w * (load(t.step(LEAD) + v) - mean);
+        }
         for (int64_t k = 0; k < K; ++k) {
             V factor = other_part;
             if (region) factor += region_part * ((t.a[FP][k] - base) - mean);
