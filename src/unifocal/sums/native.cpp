@@ -816,10 +816,6 @@ struct Fall {
     Power<F> power;
 
     INLINE explicit Fall(F exponent) : power(exponent) {}
-    INLINE void of(typename Lanes<F>::V u, typename Lanes<F>::V& log, typename Lanes<F>::V& fallen) const {
-        log = log1p_unit(u);
-        fallen = power.of_little(log);
-    }
 };
 #if UNIFOCAL_BYTES == 64
 template <>
@@ -1374,7 +1370,17 @@ INLINE typename Lanes<F>::V log_p_of_own(const Tile<F>& t, int64_t v) {
     return smaller(load(t.step(LOG_SUM) + v) + load(t.step(FAR) + v), all(Lanes<F>::HUGE_LOG));
 }
 
-// A loop for each of what may be wanted: the sums of all of it are more than there are registers.
+// A loop for each of what may be wanted, told to `sum` as types: the sums of all of it are more than there are registers.
+template <class Sum>
+INLINE void as_wanted(bool region, bool entropy, const Sum& sum) {
+    if (region && entropy)
+        sum(std::true_type(), std::true_type());
+    else if (region)
+        sum(std::true_type(), std::false_type());
+    else
+        sum(std::false_type(), std::true_type());
+}
+
 template <int K, bool REGION, bool ENTROPY, class F>
 INLINE void sum_few(const Tile<F>& t, int64_t padded) {
     LANES;
@@ -1408,12 +1414,9 @@ template <class F, int K>
 void forward_few(const Tile<F> t, int64_t padded) {
     const bool entropy = t.wants(CE), region = t.wants(TP) || t.wants(FP) || t.wants(FN);
     steps_of_few<F, K, false>(t, padded, entropy, t.focused);
-    if (region && entropy)
-        sum_few<K, true, true>(t, padded);
-    else if (region)
-        sum_few<K, true, false>(t, padded);
-    else
-        sum_few<K, false, true>(t, padded);
+    as_wanted(region, entropy, [&](auto of_region, auto of_entropy) INLINE_LAMBDA {
+        sum_few<K, decltype(of_region)::value, decltype(of_entropy)::value>(t, padded);
+    });
 }
 
 // Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own; or, of no more
@@ -2022,7 +2025,7 @@ INLINE void backward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
     }
 }
 
-template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see sum_few
+template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see as_wanted
 INLINE void sum_binary(const Channel<F, PAIR>& c, Focus focus, int64_t padded) {
     LANES;
     const Tile<F>& t = c.t;
@@ -2074,12 +2077,9 @@ void forward_binary(const Tile<F> t, int64_t padded) {
                 continue;
             }
         const Focus focus = binary_steps(c, padded, entropy);
-        if (region && entropy)
-            sum_binary<true, true>(c, focus, padded);
-        else if (region)
-            sum_binary<true, false>(c, EVEN, padded);
-        else
-            sum_binary<false, true>(c, focus, padded);
+        as_wanted(region, entropy, [&](auto of_region, auto of_entropy) INLINE_LAMBDA {
+            sum_binary<decltype(of_region)::value, decltype(of_entropy)::value>(c, focus, padded);
+        });
     }
 }
 
@@ -2203,10 +2203,10 @@ struct Mirrored {
             store(e + v, exp_<F>(-far));
             store(power + v, rare.of(far));
         }
-        if (HAS_FALL<F>) return;
-        for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_unit(load(e + v)));
-        const Power<F> common(exponent);
-        for (int64_t v = 0; v < padded; v += L::N) store(fallen + v, common.of_little(load(soft + v)));
+        if constexpr (!HAS_FALL<F>) {
+            for (int64_t v = 0; v < padded; v += L::N) store(soft + v, log1p_unit(load(e + v)));
+            for (int64_t v = 0; v < padded; v += L::N) store(fallen + v, fall.power.of_little(load(soft + v)));
+        }
     }
 };
 
@@ -2220,7 +2220,7 @@ struct MirroredSides {  // of a vector of voxels
         const V z = load(y.z + v);
         positive = z > (F)0;
         e = load(y.e + v);
-        if (HAS_FALL<F>)
+        if constexpr (HAS_FALL<F>)
             y.fall.of(e, soft, common);
         else
             soft = load(y.soft + v), common = load(y.fallen + v);
@@ -2269,7 +2269,7 @@ INLINE void backward_mirrored(const Channel<F, false>& c, int64_t padded) {
     }
 }
 
-template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see sum_few
+template <bool REGION, bool ENTROPY, class F, bool PAIR>  // see as_wanted
 INLINE void sum_soft(const Channel<F, PAIR>& c, int64_t padded) {
     LANES;
     const Tile<F>& t = c.t;
@@ -2329,12 +2329,9 @@ void forward_sigmoid(const Tile<F> t, int64_t padded) {
                 continue;
             }
         soft_steps(c, padded, entropy);
-        if (region && entropy)
-            sum_soft<true, true>(c, padded);
-        else if (region)
-            sum_soft<true, false>(c, padded);
-        else
-            sum_soft<false, true>(c, padded);
+        as_wanted(region, entropy, [&](auto of_region, auto of_entropy) INLINE_LAMBDA {
+            sum_soft<decltype(of_region)::value, decltype(of_entropy)::value>(c, padded);
+        });
     }
 }
 
@@ -2475,12 +2472,9 @@ void forward_softmax(const Tile<F> t, int64_t padded) {
     const bool entropy = t.wants(CE), region = t.region();
     softmax_steps<F, K>(t, padded);
     for (int64_t k = 0; k < (K ? K : t.c.channels); ++k) {
-        if (region && entropy)
-            sum_softmax<true, true>(t, k, padded);
-        else if (region)
-            sum_softmax<true, false>(t, k, padded);
-        else
-            sum_softmax<false, true>(t, k, padded);
+        as_wanted(region, entropy, [&](auto of_region, auto of_entropy) INLINE_LAMBDA {
+            sum_softmax<decltype(of_region)::value, decltype(of_entropy)::value>(t, k, padded);
+        });
     }
 }
 
