@@ -15,6 +15,7 @@
 #include <type_traits>
 #if defined(__x86_64__) && defined(__GNUC__)
 #define UNIFOCAL_X86
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -90,10 +91,10 @@ double number(const View& view, int64_t n, int64_t k) {  // of a float or double
 #ifdef UNIFOCAL_X86
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 #define UNIFOCAL_BYTES 32
 #define UNIFOCAL_ISA avx2
@@ -107,10 +108,10 @@ double number(const View& view, int64_t n, int64_t k) {  // of a float or double
 #endif
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,prefer-vector-width=512")
 #endif
 #define UNIFOCAL_BYTES 64
 #define UNIFOCAL_ISA avx512
@@ -228,6 +229,8 @@ extern "C" {
 // 0 portable, 1 AVX2, 2 AVX-512: the best that this processor runs.
 int64_t unifocal_isa() {
 #ifdef UNIFOCAL_X86
+    unsigned a, b, c, d;  // not every compiler has a name for the conversions of half precision
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return 0;
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
@@ -909,10 +912,29 @@ INLINE Half written<Half, double>(double x) {
     return written<Half>((float)x);
 }
 
+// Converts what one instruction converts, and returns how many numbers that were.
+template <class From, class To>
+INLINE int64_t converted(const From*, int64_t, To*) {
+    return 0;
+}
+#if UNIFOCAL_BYTES >= 32
+INLINE int64_t converted(const Half* from, int64_t count, float* to) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + i))));
+    return i;
+}
+INLINE int64_t converted(const float* from, int64_t count, Half* to) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm_storeu_si128((__m128i*)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+    return i;
+}
+#endif
+
 template <class F, class T>
 void read_row(const T* from, int64_t stride, int64_t count, F* to) {
     if (stride == 1)
-        for (int64_t i = 0; i < count; ++i) to[i] = read<F>(from[i]);
+        for (int64_t i = converted(from, count, to); i < count; ++i) to[i] = read<F>(from[i]);
     else
         for (int64_t i = 0; i < count; ++i) to[i] = read<F>(from[i * stride]);
 }
@@ -920,7 +942,7 @@ void read_row(const T* from, int64_t stride, int64_t count, F* to) {
 template <class F, class T>
 void write_row(const F* from, int64_t stride, int64_t count, T* to) {
     if (stride == 1)
-        for (int64_t i = 0; i < count; ++i) to[i] = written<T>(from[i]);
+        for (int64_t i = converted(from, count, to); i < count; ++i) to[i] = written<T>(from[i]);
     else
         for (int64_t i = 0; i < count; ++i) to[i * stride] = written<T>(from[i]);
 }
@@ -983,6 +1005,8 @@ void write_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t co
 
 const int64_t STEPS = 10;
 const int64_t MOST = 512, LEAST = 64, ELEMENTS = 4096;  // of a tile: voxels, and voxels times channels
+const int64_t SELECTED = 32;                            // more channels than these are many, see steps_of_many
+const int64_t WAY = 4096, CACHE = 65536;  // rows so many bytes apart share the places of a line in the first and the second cache
 
 INLINE int64_t tile_of(const Call& c) {
     const bool alone = c.activation == SIGMOID;  // channels, each worked on by itself
@@ -1040,11 +1064,13 @@ struct Tile {
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
     const F** labels;  // the same of dense labels, in g
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
+    const char* next;  // the logits of the next tile, to be asked for, and how many bytes channels and voxels are apart
+    int64_t channel_bytes, voxel_bytes;
     Int* label;        // channel of each voxel's class; -1: none, as the rest of one channel; -2: the label is no class
     const char* classes;  // where those were read, and how far apart they are
     int64_t class_bytes;
     F *weight, *steps;
-    V* sums;           // (SUMS * K + 1) vectors of partial sums of this tile
+    V* sums;           // (SUMS * K + 1) vectors of partial sums of a few tiles
     double* totals;    // the same of this block, lane by lane
     F *gamma, *rest_gamma, *a[LABELLED];  // K each; `a` is the upstream gradient
     bool focused, simple, rooted;  // is any gamma of this image other than 0; are all of them 0, 1/2, 1 or 2; is any 1/2?
@@ -1095,6 +1121,7 @@ struct Tile {
     static bool is_simple(F exponent) { return exponent == 0 || exponent == (F)0.5 || exponent == 1 || exponent == 2; }
 
     bool wants(Sum s) const { return c.wanted[s] >= 0; }
+    bool asked(int s) const { return s == LABELLED || c.wanted[s] >= 0; }
     bool entropy() const { return wants(CE) || wants(REST); }
     bool region() const { return wants(TP) || wants(FP) || wants(FN) || wants(TN); }
 
@@ -1193,16 +1220,25 @@ struct Tile {
         if (odd) __atomic_fetch_or(c.odd, odd, __ATOMIC_RELAXED);
     }
 
-    template <int K>  // the number of channels, or 0 for any
+    template <int K>  // the number of channels, or 0 for any, which are read row by row
     INLINE int64_t odd_labels(int64_t padded) const {
         LANES;
         typename L::Bits largest = {};  // as numbers without sign the bits of negative ones, and of NaN, are beyond those of 1
         const V one = all<F>(1);
         V least = one, most = one;
+        F* const total = step(0);
+        for (int64_t k = 0; K == 0 && k < c.channels; ++k) {
+            const F* const row = labels[k];
+            for (int64_t v = 0; v < padded; v += L::N) {
+                const V label = load(row + v);
+                largest = larger(largest, (typename L::Bits)label);
+                store(total + v, k ? load(total + v) + label : label);
+            }
+        }
         for (int64_t v = 0; v < padded; v += L::N) {
-            V sum = load(labels[0] + v);
-            largest = larger(largest, (typename L::Bits)sum);
-            for (int64_t k = 1; k < (K ? K : c.channels); ++k) {
+            V sum = load((K ? labels[0] : total) + v);
+            if (K) largest = larger(largest, (typename L::Bits)sum);
+            for (int64_t k = 1; k < K; ++k) {
                 const V label = load(labels[k] + v);
                 largest = larger(largest, (typename L::Bits)label);
                 sum += label;
@@ -1217,22 +1253,40 @@ struct Tile {
         return odd;
     }
 
-    // Adds the sums of this tile to those of the block.
+    void start_sums() {
+        for (int64_t i = 0; i < width_of(c); ++i) sums[i] = (V){};
+        for (int64_t i = 0; i < width_of(c) * L::N; ++i) totals[i] = 0;
+    }
+
+    // Moves the sums of some tiles to those of the block.
     void add_up() {
-        const int64_t row = c.channels * L::N;
-        const F* lanes = (const F*)sums;
         for (int s = 0; s < SUMS; ++s)
-            if (s == LABELLED || c.wanted[s] >= 0)
-                for (int64_t i = s * row; i < (s + 1) * row; ++i) totals[i] += lanes[i];
-        for (int64_t i = SUMS * row; i < SUMS * row + L::N; ++i) totals[i] += lanes[i];
+            if (asked(s)) move_sums(s * c.channels, c.channels);
+        move_sums(SUMS * c.channels, 1);
+    }
+
+    void move_sums(int64_t first, int64_t number) {
+        F* const lanes = (F*)(sums + first);
+        double* const to = totals + first * L::N;
+        for (int64_t i = 0; i < number * L::N; ++i) to[i] += lanes[i];
+        for (int64_t i = 0; i < number * L::N; ++i) lanes[i] = 0;
     }
 
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
     void read_logits(int64_t v, int64_t count, int64_t padded) {
+        const int64_t bytes = size_of(c.x.dtype);
+        const char* const here = at(c.x, n, 0, v);
+        channel_bytes = c.x.k * bytes, voxel_bytes = c.x.v * bytes;
+        const int64_t apart = channel_bytes, length = count * voxel_bytes;
+        const bool copied = channel_bytes % WAY == 0 && c.channels > (c.dense ? 8 : SELECTED);
+        next = here + size * voxel_bytes;
+        if (channel_bytes % CACHE == 0 && c.channels > SELECTED)  // then the rows would drive each other out of the cache
+            next = (const char*)z, channel_bytes = voxel_bytes = 0;
         for (int64_t k = 0; k < c.channels; ++k) {
             F* row = z + k * size;
-            rows[k] = in_place(c.x) ? (const F*)at(c.x, n, k, v) : row;
+            rows[k] = in_place(c.x) && !copied ? (const F*)(here + k * apart) : row;
             if (rows[k] != row) continue;
+            if (copied) soon(here, apart, length, k);
             read_channel(c.x, n, k, v, count, padded, row);
             if (masked)
                 for (int64_t i = 0; i < padded; ++i) row[i] = weight[i] > 0 ? row[i] : (F)0;
@@ -1243,9 +1297,16 @@ struct Tile {
         return view.dtype == (sizeof(F) == 8 ? F64 : F32) && view.v == 1 && !masked;
     }
 
-    // Asks for what the next tile is going to read and write of channel k; a prefetch may go anywhere.
+    // Asks for the row that is read in a moment, with the first row for those between, too. No row beyond the last: to look
+    // for a page that is not there takes long.
+    INLINE void soon(const char* first, int64_t apart, int64_t length, int64_t k) const {
+        for (int64_t j = k ? k + 3 : 0; j <= k + 3 && j < c.channels; ++j)
+            for (int64_t i = 0; i < length; i += 64) __builtin_prefetch(first + j * apart + i);
+    }
+
+    // Asks for what the next tile is going to read of channel k.
     INLINE void ahead(int64_t k, int64_t v) const {
-        __builtin_prefetch(rows[k] + v + size);
+        __builtin_prefetch(next + k * channel_bytes + v * voxel_bytes);
         if (c.dense)
             __builtin_prefetch(labels[k] + v + size);
         else if (k == 0)
@@ -1406,8 +1467,8 @@ INLINE void sum_few(const Tile<F>& t, int64_t padded) {
         }
     }
     for (int s = 0; s < SUMS; ++s)
-        for (int k = 0; k < K; ++k) t.sums[s * K + k] = sums[s][k];
-    t.sums[SUMS * K] = count;
+        for (int k = 0; k < K; ++k) t.sums[s * K + k] += sums[s][k];
+    t.sums[SUMS * K] += count;
 }
 
 template <class F, int K>
@@ -1421,7 +1482,6 @@ void forward_few(const Tile<F> t, int64_t padded) {
 
 // Many channels: what belongs to a voxel's own class is fetched from, and added to, a place of its own; or, of no more
 // channels than SELECTED, its logit and exponential are selected on the way.
-const int64_t SELECTED = 32;
 
 template <class F>
 INLINE void fetch_own(const Tile<F>& t, int64_t v, typename Lanes<F>::V& z, typename Lanes<F>::V& e) {
@@ -1998,10 +2058,10 @@ INLINE void forward_one_sided(const Channel<F, PAIR>& c, int64_t padded) {
         add_where(inside, ce[1], term);
     }
     const int64_t K = c.t.c.channels;
-    c.t.sums[CE * K + c.k] = ce[1], c.t.sums[LABELLED * K + c.k] = labelled[1];
-    c.t.sums[(PAIR ? CE : REST) * K + (PAIR ? 0 : c.k)] = ce[0];
-    if (PAIR) c.t.sums[LABELLED * K] = labelled[0];
-    c.t.sums[SUMS * K] = labelled[0] + labelled[1];
+    c.t.sums[CE * K + c.k] += ce[1], c.t.sums[LABELLED * K + c.k] += labelled[1];
+    c.t.sums[(PAIR ? CE : REST) * K + (PAIR ? 0 : c.k)] += ce[0];
+    if (PAIR) c.t.sums[LABELLED * K] += labelled[0];
+    if (PAIR || c.k == 0) c.t.sums[SUMS * K] += labelled[0] + labelled[1];
 }
 
 template <class F, bool PAIR>
@@ -2055,15 +2115,15 @@ INLINE void sum_binary(const Channel<F, PAIR>& c, Focus focus, int64_t padded) {
         }
     }
     V* sums = t.sums + c.k;
-    sums[TP * K] = right[1], sums[FN * K] = wrong[1], sums[FP * K] = wrong[0], sums[TN * K] = right[0];
-    sums[CE * K] = ce[1], sums[LABELLED * K] = labelled[1];
+    sums[TP * K] += right[1], sums[FN * K] += wrong[1], sums[FP * K] += wrong[0], sums[TN * K] += right[0];
+    sums[CE * K] += ce[1], sums[LABELLED * K] += labelled[1];
     if (PAIR) {
         sums = t.sums;
-        sums[TP * K] = right[0], sums[FN * K] = wrong[0], sums[FP * K] = wrong[1], sums[TN * K] = right[1];
-        sums[CE * K] = ce[0], sums[LABELLED * K] = labelled[0];
+        sums[TP * K] += right[0], sums[FN * K] += wrong[0], sums[FP * K] += wrong[1], sums[TN * K] += right[1];
+        sums[CE * K] += ce[0], sums[LABELLED * K] += labelled[0];
     } else
-        sums[REST * K] = ce[0];
-    t.sums[SUMS * K] = labelled[0] + labelled[1];
+        sums[REST * K] += ce[0];
+    if (PAIR || c.k == 0) t.sums[SUMS * K] += labelled[0] + labelled[1];
 }
 
 template <class F, bool PAIR>
@@ -2247,8 +2307,8 @@ INLINE void forward_mirrored(const Channel<F, false>& c, int64_t padded) {
         rest += out * (sides.positive ? unlikely : likely);
     }
     const int64_t K = c.t.c.channels;
-    c.t.sums[CE * K + c.k] = ce, c.t.sums[REST * K + c.k] = rest, c.t.sums[LABELLED * K + c.k] = labelled;
-    c.t.sums[SUMS * K] = y.weight ? count : all((F)(padded / L::N));
+    c.t.sums[CE * K + c.k] += ce, c.t.sums[REST * K + c.k] += rest, c.t.sums[LABELLED * K + c.k] += labelled;
+    if (c.k == 0) c.t.sums[SUMS * K] += y.weight ? count : all((F)(padded / L::N));
 }
 
 template <class F>
@@ -2313,9 +2373,9 @@ INLINE void sum_soft(const Channel<F, PAIR>& c, int64_t padded) {
         sums[REST] += other * y.log_q();
     }
     of_first[CE] = sums[REST];
-    for (int s = 0; s < SUMS; ++s) t.sums[s * K + c.k] = sums[s];
-    for (int s = 0; PAIR && s < SUMS; ++s) t.sums[s * K] = of_first[s];
-    t.sums[SUMS * K] = masked ? count : all((F)(padded / L::N));
+    for (int s = 0; s < SUMS; ++s) t.sums[s * K + c.k] += sums[s];
+    for (int s = 0; PAIR && s < SUMS; ++s) t.sums[s * K] += of_first[s];
+    if (PAIR || c.k == 0) t.sums[SUMS * K] += masked ? count : all((F)(padded / L::N));
 }
 
 template <class F, bool PAIR>
@@ -2463,8 +2523,9 @@ INLINE void sum_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
         if (focused) ce *= load(t.step(FOCUS) + v);
         sums[CE] += ce;
     }
-    for (int s = 0; s < SUMS; ++s) t.sums[s * t.c.channels + k] = sums[s];
-    t.sums[SUMS * t.c.channels] = t.masked ? count : all((F)(padded / L::N));
+    for (int s = 0; s < SUMS; ++s)
+        if (t.asked(s)) t.sums[s * t.c.channels + k] += sums[s];
+    if (k == 0) t.sums[SUMS * t.c.channels] += t.masked ? count : all((F)(padded / L::N));
 }
 
 template <class F, int K>
@@ -2558,8 +2619,8 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
     Tile<F> t(c, image, scratch);
     const int64_t width = width_of(c), begin = index * BLOCK;
     const int64_t end = begin + BLOCK < c.voxels ? begin + BLOCK : c.voxels;
-    for (int64_t i = 0; i < width * L::N; ++i) t.totals[i] = 0;
-    for (int64_t v = begin; v < end; v += t.size) {
+    if (!c.backward) t.start_sums();
+    for (int64_t v = begin, summed = 0; v < end; v += t.size) {
         const int64_t count = end - v < t.size ? end - v : t.size;
         const int64_t padded = (count + L::N - 1) / L::N * L::N;
         t.read_labels(v, count, padded);
@@ -2570,9 +2631,11 @@ void block(const Call& c, int64_t image, int64_t index, char* scratch) {
             process(t, padded);
             t.write_gradient(v, count);
         } else {
-            for (int64_t i = 0; i < width; ++i) t.sums[i] = (V){};
             process(t, padded);
+            summed += t.size;
+            if (summed + t.size <= MOST && v + t.size < end) continue;
             t.add_up();
+            summed = 0;
         }
     }
     if (c.backward) return;
