@@ -1010,7 +1010,7 @@ const int64_t WAY = 4096, CACHE = 65536;  // rows so many bytes apart share the 
 
 INLINE int64_t tile_of(const Call& c) {
     const bool alone = c.activation == SIGMOID;  // channels, each worked on by itself
-    const int64_t fit = (alone ? 4 : 1) * ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && !alone ? MOST / 2 : MOST;
+    const int64_t fit = (alone ? 16 : 1) * ELEMENTS / c.channels / LEAST * LEAST, most = c.dense && !alone ? MOST / 2 : MOST;
     return fit < LEAST ? LEAST : fit > most ? most : fit;
 }
 
@@ -1050,6 +1050,28 @@ INLINE void raise_row(int64_t padded, X x, E exponent, F* to) {
     for (int64_t v = 0; v < padded; v += L::N) store(to + v, pow_<F>(x(v), exponent(v)));
 }
 
+// Where the next tile lies in a tensor, and how many bytes its channels and its voxels are apart.
+struct Next {
+    const char* first;
+    int64_t channel, voxel;
+
+    INLINE void ask(int64_t k, int64_t v) const { __builtin_prefetch(first + k * channel + v * voxel); }
+};
+
+// Asks for what the next tile is going to read. Loops have one of their own, as with tiles.
+struct Ahead {
+    Next logits, labels;
+    bool dense;  // else the labels have one row
+
+    INLINE void operator()(int64_t k, int64_t v, int lanes) const {
+        logits.ask(k, v);
+        if (dense)
+            labels.ask(k, v);
+        else if (k == 0)
+            for (int64_t i = 0; i < lanes * labels.voxel; i += 64) __builtin_prefetch(labels.first + v * labels.voxel + i);
+    }
+};
+
 template <class F>
 struct Tile {
     typedef Lanes<F> L;
@@ -1064,11 +1086,8 @@ struct Tile {
     const F** rows;    // where the logits of each channel are: in z, or in the tensor itself
     const F** labels;  // the same of dense labels, in g
     F** out;           // where the gradient of each channel goes: to e, or to the tensor itself
-    const char* next;  // the logits of the next tile, to be asked for, and how many bytes channels and voxels are apart
-    int64_t channel_bytes, voxel_bytes;
+    Ahead ahead;
     Int* label;        // channel of each voxel's class; -1: none, as the rest of one channel; -2: the label is no class
-    const char* classes;  // where those were read, and how far apart they are
-    int64_t class_bytes;
     F *weight, *steps;
     V* sums;           // (SUMS * K + 1) vectors of partial sums of a few tiles
     double* totals;    // the same of this block, lane by lane
@@ -1153,8 +1172,7 @@ struct Tile {
                 for (int64_t i = 0; i < padded; ++i) g[k * size + i] = weight[i] > 0 ? g[k * size + i] : (F)0;
             return;
         }
-        const char* from = classes = at(c.labels, n, 0, v);
-        class_bytes = size_of(c.labels.dtype) * c.labels.v;
+        const char* from = at(c.labels, n, 0, v);
 #define CLASS(T) read_classes((const T*)from, c.labels.v, count);
         FOR_INTEGER(c.labels.dtype, CLASS)
 #undef CLASS
@@ -1274,55 +1292,56 @@ struct Tile {
 
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
     void read_logits(int64_t v, int64_t count, int64_t padded) {
-        const int64_t bytes = size_of(c.x.dtype);
         const char* const here = at(c.x, n, 0, v);
-        channel_bytes = c.x.k * bytes, voxel_bytes = c.x.v * bytes;
-        const int64_t apart = channel_bytes, length = count * voxel_bytes;
-        const bool copied = channel_bytes % WAY == 0 && c.channels > (c.dense ? 8 : SELECTED);
-        next = here + size * voxel_bytes;
-        if (channel_bytes % CACHE == 0 && c.channels > SELECTED)  // then the rows would drive each other out of the cache
-            next = (const char*)z, channel_bytes = voxel_bytes = 0;
+        const int64_t apart = c.x.k * size_of(c.x.dtype), length = count * c.x.v * size_of(c.x.dtype);
+        const bool copied = c.activation != SIGMOID && apart % WAY == 0 && c.channels > (c.dense ? 8 : SELECTED);
+        ahead = {next_of(c.x, v), next_of(c.labels, v), c.dense != 0};
+        if (copied && apart % CACHE == 0 && c.channels > SELECTED)  // they would drive each other out of the cache
+            ahead.logits = {(const char*)z, 0, 0}, ahead.labels = c.dense ? ahead.logits : ahead.labels;
         for (int64_t k = 0; k < c.channels; ++k) {
             F* row = z + k * size;
             rows[k] = in_place(c.x) && !copied ? (const F*)(here + k * apart) : row;
             if (rows[k] != row) continue;
-            if (copied) soon(here, apart, length, k);
+            if (copied) soon<false>(here, apart, length, k);
             read_channel(c.x, n, k, v, count, padded, row);
             if (masked)
                 for (int64_t i = 0; i < padded; ++i) row[i] = weight[i] > 0 ? row[i] : (F)0;
         }
     }
 
+    Next next_of(const View& view, int64_t v) const {
+        const int64_t bytes = size_of(view.dtype);
+        return {at(view, n, 0, v + size), view.k * bytes, view.v * bytes};
+    }
+
     bool in_place(const View& view) const {
         return view.dtype == (sizeof(F) == 8 ? F64 : F32) && view.v == 1 && !masked;
     }
 
-    // Asks for the row that is read in a moment, with the first row for those between, too. No row beyond the last: to look
-    // for a page that is not there takes long.
+    // Asks for the row that is read or written in a moment, with the first row for those between, too. No row beyond the
+    // last: to look for a page that is not there takes long.
+    template <bool WRITTEN>
     INLINE void soon(const char* first, int64_t apart, int64_t length, int64_t k) const {
         for (int64_t j = k ? k + 3 : 0; j <= k + 3 && j < c.channels; ++j)
-            for (int64_t i = 0; i < length; i += 64) __builtin_prefetch(first + j * apart + i);
-    }
-
-    // Asks for what the next tile is going to read of channel k.
-    INLINE void ahead(int64_t k, int64_t v) const {
-        __builtin_prefetch(next + k * channel_bytes + v * voxel_bytes);
-        if (c.dense)
-            __builtin_prefetch(labels[k] + v + size);
-        else if (k == 0)
-            for (int64_t i = 0; i < L::N * class_bytes; i += 64) __builtin_prefetch(classes + (v + size) * class_bytes + i);
+            for (int64_t i = 0; i < length; i += 64) __builtin_prefetch(first + j * apart + i, WRITTEN);
     }
 
     void place_gradient(int64_t v, int64_t count, int64_t padded) {
         const bool same = c.gradient.dtype == (sizeof(F) == 8 ? F64 : F32);
-        const bool in_place = same && c.gradient.v == 1 && count == padded && c.channels <= 16;
-        for (int64_t k = 0; k < c.channels; ++k)  // many rows are written one after the other instead of side by side
+        const bool apart = c.channels > 16 && c.activation != SIGMOID;  // better one row after the other than side by side
+        const bool in_place = same && c.gradient.v == 1 && count == padded && !apart;
+        for (int64_t k = 0; k < c.channels; ++k)
             out[k] = in_place ? (F*)at(c.gradient, n, k, v) : e + k * size;
     }
 
     void write_gradient(int64_t v, int64_t count) {
-        for (int64_t k = 0; k < c.channels; ++k)
-            if (out[k] == e + k * size) write_channel(c.gradient, n, k, v, count, out[k]);
+        if (out[0] != e) return;
+        const char* const here = at(c.gradient, n, 0, v);
+        const int64_t bytes = size_of(c.gradient.dtype), apart = c.gradient.k * bytes, length = count * c.gradient.v * bytes;
+        for (int64_t k = 0; k < c.channels; ++k) {
+            soon<true>(here, apart, length, k);
+            write_channel(c.gradient, n, k, v, count, out[k]);
+        }
     }
 };
 
@@ -1376,6 +1395,7 @@ template <class F, int K, bool BASED>
 INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool focused) {
     LANES;
     const int64_t S = t.size;
+    const Ahead ahead = t.ahead;
     const F* rows[K];
     V gammas[K], hits[K], alarms[K];
     for (int k = 0; k < K; ++k) {
@@ -1386,7 +1406,7 @@ INLINE void steps_of_few(const Tile<F>& t, int64_t padded, bool entropy, bool fo
         const I label = (I)load((const F*)(t.label + v));
         V x[K];
         for (int k = 0; k < K; ++k) x[k] = load(rows[k] + v);
-        for (int k = 0; k < K; ++k) t.ahead(k, v);
+        for (int k = 0; k < K; ++k) ahead(k, v, L::N);
         V top = x[0], z = {};
         for (int k = 1; k < K; ++k) top = larger(x[k], top);
         for (int k = 0; k < K; ++k) store(t.e + k * S + v, exp_<F>(x[k] - top));
@@ -1496,6 +1516,7 @@ template <class F, bool SELECT, bool BASED>
 INLINE void steps_of_many(const Tile<F>& t, int64_t padded, bool entropy) {
     LANES;
     const int64_t K = t.c.channels, S = t.size;
+    const Ahead ahead = t.ahead;
     for (int64_t v = 0; v < padded; v += L::N) {
         const I label = (I)load((const F*)(t.label + v));
         const Int* own = t.label + v;
@@ -1516,7 +1537,7 @@ INLINE void steps_of_many(const Tile<F>& t, int64_t padded, bool entropy) {
             const V zk = load(t.rows[k] + v), ek = exp_<F>(zk - top);
             const I is_own = label == (Int)k;
             store(t.e + k * S + v, ek);
-            t.ahead(k, v);
+            ahead(k, v, L::N);
             if (BASED) {
                 const V other = is_own ? (V){} : ek;
                 others += other;
@@ -1899,11 +1920,12 @@ struct Channel {
     // Fills DECAY, and SOFT if wanted.
     INLINE void find_sides(int64_t padded, bool entropy) const {
         LANES;
+        const Ahead ahead = t.ahead;
         for (int64_t v = 0; v < padded; v += L::N) {
             V x;
-            t.ahead(k, v);
+            ahead(k, v, L::N);
             if (PAIR) {
-                t.ahead(0, v);
+                ahead(0, v, L::N);
                 x = load(t.rows[1] + v) - load(t.rows[0] + v);
                 store(t.z + v, x);
             } else
@@ -2028,9 +2050,10 @@ struct OneSided {
         LANES;
         const Power<F> raised(c.gamma);
         const F *const z = c.t.rows[c.k], *const other = c.t.rows[0];
+        const Ahead ahead = c.t.ahead;
         for (int64_t v = 0; v < padded; v += L::N) {
-            c.t.ahead(c.k, v);
-            if (PAIR) c.t.ahead(0, v);
+            ahead(c.k, v, L::N);
+            if (PAIR) ahead(0, v, L::N);
             const V x = PAIR ? load(z + v) - load(other + v) : load(z + v), away = inside(v) ? -x : x;
             store(against + v, away);
             store(e + v, exp_<F>(-magnitude<F>(x)));
@@ -2253,12 +2276,12 @@ struct Mirrored {
           power(c.t.step(POWER)), soft(c.t.step(SOFT)), fallen(c.t.step(FALLEN)), fall(exponent) {
         LANES;
         const Power<F> rare(c.gamma);
-        const int64_t next = c.t.size;
-        const F* const to = c.t.c.backward && c.t.out[c.k] != c.t.e + c.k * next ? c.t.out[c.k] : nullptr;
+        const int64_t size = c.t.size, k = c.k;
+        const Ahead ahead = c.t.ahead;
+        const F* const to = c.t.c.backward && c.t.out[k] != c.t.e + k * size ? c.t.out[k] : nullptr;
         for (int64_t v = 0; v < padded; v += L::N) {
-            __builtin_prefetch(z + v + next);
-            __builtin_prefetch(label + v + next);
-            if (to) __builtin_prefetch(to + v + next, 1);
+            ahead(k, v, L::N);
+            if (to) __builtin_prefetch(to + v + size, 1);
             const V far = magnitude<F>(load(z + v));
             store(e + v, exp_<F>(-far));
             store(power + v, rare.of(far));
@@ -2441,10 +2464,11 @@ template <class F, int K>  // K: the number of channels, or 0 for any
 INLINE void softmax_steps(const Tile<F>& t, int64_t padded) {
     LANES;
     const int64_t channels = K ? K : t.c.channels, S = t.size;
+    const Ahead ahead = t.ahead;
     for (int64_t v = 0; v < padded; v += L::N) {
         V top = load(t.rows[0] + v);
         I first = {};
-        for (int64_t k = 0; k < channels; ++k) t.ahead(k, v);
+        for (int64_t k = 0; k < channels; ++k) ahead(k, v, L::N);
         for (int64_t k = 1; k < channels; ++k) {
             const V z = load(t.rows[k] + v);
             first = z > top ? all_int<F>((Int)k) : first;
