@@ -564,6 +564,17 @@ def test_any_number_of_images(engine, n, v, activation, labels):
     check(engine, call(activation, 3, v, n, labels=labels))
 
 
+@each_kind
+@each_activation
+@pytest.mark.parametrize(("v", "k"), [(2048, 9), (1024, 40), (16384, 33)], ids=str)
+def test_channels_that_share_the_places_of_a_cache(engine, v, k, activation, labels):
+    if engine == "triton":
+        pytest.skip("triton: its interpreter takes minutes, and on a GPU no size is special")
+    wanted = ("ce", "tp", "fn", "fp")
+    for of_x, weights in ((torch.float32, None), (torch.bfloat16, None), (torch.float32, weighting(1, v))):
+        check(engine, call(activation, k, v, 1, dtype=of_x, labels=labels, weights=weights, wanted=wanted))
+
+
 @each_activation
 @pytest.mark.parametrize("blobs", [True, False], ids=["blobs", "shuffled"])
 def test_blobs_and_shuffled_labels(engine, blobs, activation):
@@ -900,6 +911,22 @@ def test_any_number_of_threads_gives_the_same_bits(activation, k, v, dtype, layo
     for count in (2, 3):
         torch.set_num_threads(count)
         same("native", first, results("native", c, upstream), f"between 1 and {count} threads")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=name_of)
+@pytest.mark.parametrize("v", [5, 8, 203])
+def test_numbers_of_two_bytes_are_read_and_written_as_pytorch_does(v, dtype):
+    """The sums and the gradient are those of the same numbers in four bytes, the latter rounded."""
+    bits_of_numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    numbers = bits_of_numbers[bits_of_numbers.isfinite()]
+    drawn = torch.randint(len(numbers), (1, 3, v * 300), generator=generator("bytes", v))
+    x = numbers[drawn][..., : v * 300].reshape(300, 3, v)
+    c = call("sigmoid", x=x, labels="soft", gamma=torch.zeros(1, 1), rest_gamma=torch.zeros(1, 1))
+    upstream = random_upstream(c) * torch.logspace(-12, 12, 300, 2).view(-1, 1)
+    *small, rounded = results("native", c, upstream)
+    *sums, gradient = results("native", c._replace(x=x.float()), upstream)
+    assert all(torch.equal(a, b) for a, b in zip(small, sums, strict=True))
+    assert torch.equal(rounded, gradient.to(dtype))
 
 
 @each_kind
