@@ -74,7 +74,8 @@ def compile_all() -> None:
 
 
 def _fingerprint() -> str:
-    files = (ROOT / "pyproject.toml", CONSTRAINTS, ROOT / "setup.py", ROOT / "src/unifocal/sums/native.cpp")
+    sources = sorted((ROOT / "src/unifocal/sums").glob("*.cpp"))
+    files = (ROOT / "pyproject.toml", CONSTRAINTS, ROOT / "setup.py", *sources)
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 

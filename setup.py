@@ -1,4 +1,4 @@
-"""Compiles the one C++ file into a plain shared library for ctypes; the package does without it where it must."""
+"""Compiles the C++ files into a plain shared library for ctypes; the package does without it where it must."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NAME = "unifocal.sums._native"
+SOURCES = ["src/unifocal/sums/native.cpp", "src/unifocal/sums/mean.cpp"]
 FLAGS = ["-O3", "-g0", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the file
 
 
@@ -42,6 +43,6 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension(NAME, ["src/unifocal/sums/native.cpp"], language="c++", optional=True)],
+    ext_modules=[Extension(NAME, SOURCES, language="c++", optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

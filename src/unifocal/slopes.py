@@ -7,6 +7,7 @@ a / b of the sums v is (da/dv - a/b db/dv) / b.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,23 @@ def evaluate(mean: Mean, s: ClassSums, total: bool = False, by: float = 1.0) -> 
         return (torch.cat(rows) if len(rows) > 1 else rows[0]) * upstream
 
     return value, slopes_of_sums
+
+
+def evaluate_by(
+    engine: Callable[..., tuple[Tensor, Tensor]], mean: Mean, s: ClassSums, *more: Any
+) -> tuple[Tensor, Slopes]:
+    """The reduced value and its slopes by the `mean` of an engine, see engines.py; of a batch that is not pooled.
+
+    more  the sums as the engine returned them, and the reduction
+    """
+    exponents = [r.exponent if isinstance(r.exponent, tuple) else (r.exponent,) * len(s.index) for _, r in mean.regions]
+    regions = [
+        (s.tensor(share), s.tensor(exponent), r.delta, r.credit, r.smooth, r.sine)
+        for (share, r), exponent in zip(mean.regions, exponents, strict=True)
+    ]
+    entropy = None if mean.entropy is None else s.tensor(mean.entropy)
+    value, slopes = engine(*more, s.tensor(s.class_weights), mean.constant, entropy, regions)
+    return value, lambda upstream: slopes * (upstream.unsqueeze(1) if upstream.ndim else upstream)
 
 
 def _price(factors: Factors, s: ClassSums, by: float) -> Tensor:

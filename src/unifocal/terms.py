@@ -114,6 +114,7 @@ def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) ->
     if factors is None:
         return Mean(entropy=weights)
     if isinstance(factors, Tensor):
+        factors = factors.to(s.labelled.dtype)
         return Mean(entropy=factors if {*weights} == {1.0} else factors * s.tensor(weights))
     return Mean(entropy=tuple([w * f for w, f in zip(weights, factors, strict=True)]))
 

@@ -4,6 +4,7 @@ The library is compiled once more with both, and a child process that has their 
 where their memory ends. That the sanitizers would see a step beyond is shown on tensors whose memory is cut short.
 """
 
+import itertools
 import math
 import os
 import random
@@ -23,7 +24,7 @@ from unifocal.sums.form import Form, MaskExponent
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).parents[2] / "src/unifocal/sums/native.cpp"
+SOURCES = [str(source) for source in (Path(__file__).parents[2] / "src/unifocal/sums").glob("*.cpp")]
 CHECKS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 # -O1 keeps the compiler from merging the accesses that are to be seen, and compiles in half the time
 FLAGS = ["-O1", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC", "-g1"]
@@ -160,6 +161,22 @@ def call_masks(
     native.backward(torch.randn(2, n, k, dtype=dtype), *inputs)
 
 
+def call_mean(n: int, k: int, classes: int, parts: int, dtype: torch.dtype, choose: random.Random) -> None:
+    shape = classes, n, k
+
+    def factors() -> Tensor:
+        return torch.rand([choose.choice([1, size]) for size in shape][choose.choice([0, 0, 1, 2]) :], dtype=dtype)
+
+    entropy = parts != 1
+    sums = torch.rand(classes * entropy + (classes + 2) * (parts > 0), n, k, dtype=dtype)
+    labelled, voxels = torch.rand(n, k, dtype=dtype), torch.rand(n, 1, dtype=dtype)
+    weights = torch.rand(classes, 1, k, dtype=dtype)
+    regions = [(factors(), factors(), 0.3, 1.0, 1e-6, choose.random() < 0.5) for _ in range(parts)]
+    report("mean", shape, parts, dtype)
+    reduction = choose.choice(["none", "sum", "mean"])
+    native.mean(sums, labelled, voxels, reduction, weights, 0.5, factors() if entropy else None, regions)
+
+
 SHAPES: tuple[tuple[int, ...], ...] = (
     *((1,), (2,), (15,), (16,), (17,), (513,), (8193,), (40_000,)),
     *((1, 1), (1, 17), (17, 1), (2, 2), (3, 16), (5, 17), (33, 31), (200, 171)),
@@ -200,6 +217,10 @@ def call_everything(library: str) -> None:
                     call_masks(isa, shape, k, choose.choice(FLOATS + INTEGERS * 2), dtype, choose)
         for of_labels in FLOATS + INTEGERS:
             call_masks(isa, (3, 5, 18), 3, of_labels, torch.float32, choose)
+    for n in (0, 1, 3):
+        for k in CHANNELS:
+            for classes, parts, dtype in itertools.product((1, 2), (0, 1, 2), (torch.float32, torch.float64)):
+                call_mean(n, k, classes, parts, dtype, choose)
     print("all done")
 
 
@@ -274,7 +295,7 @@ def sanitized(tmp_path_factory) -> Callable[[Callable[[str], None]], subprocess.
         pytest.skip("g++ came without libasan and libubsan")
     library = str(tmp_path_factory.mktemp("sanitized") / "native.so")
     for openmp in (["-fopenmp"], []):
-        command = [compiler, *FLAGS, *CHECKS, *openmp, str(SOURCE), "-o", library]
+        command = [compiler, *FLAGS, *CHECKS, *openmp, *SOURCES, "-o", library]
         compiled = subprocess.run(command, capture_output=True, text=True, check=False)
         if compiled.returncode == 0:
             break

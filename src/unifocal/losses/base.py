@@ -1,7 +1,7 @@
 """What all losses share: the arguments, the way from logits to sums, and the reduction over images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 import torch
 from torch import Tensor, distributed, nn
 
-from ..slopes import evaluate
+from ..slopes import evaluate, evaluate_by
 from ..sums import Engine, MaskExponent, Slopes, SumName, constant, of_voxel_sums, tracing, voxel_sums
 from ..terms import ClassSums, Factors, Mean
 from .arguments import check_arguments, within
@@ -156,11 +156,22 @@ class SegmentationLoss(nn.Module, ABC):
         return result
 
     def _value(
-        self, index: tuple[int, ...], all_valid: bool, processes: int, values: Tensor, labelled: Tensor, voxels: Tensor
+        self,
+        index: tuple[int, ...],
+        all_valid: bool,
+        processes: int,
+        values: Tensor,
+        labelled: Tensor,
+        voxels: Tensor,
+        by_engine: Callable[..., tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[Tensor, Slopes | None]:
         """From the sums to what is returned, and its slopes; None if only autograd knows them."""
         s, images = self._class_sums(index, values, labelled, voxels, all_valid, processes)
         mean = self.equation(s)
+        if isinstance(mean, Mean):
+            self._check_parts(mean)
+        if by_engine is not None and isinstance(mean, Mean) and not self.batch:
+            return evaluate_by(by_engine, mean, s, values, labelled, voxels, self.reduction)
         share = self._share_of_images(None if all_valid else voxels, voxels.shape[0], images, processes)
         total = self.reduction != "none"
         if isinstance(mean, Mean) and isinstance(share, float) and not tracing():
@@ -169,6 +180,14 @@ class SegmentationLoss(nn.Module, ABC):
         per_image = per_image * share
         scaled = None if slopes is None else lambda upstream: slopes(upstream * share)
         return per_image.sum() if total else per_image, scaled
+
+    def _check_parts(self, mean: Mean) -> None:
+        parts = (ENTROPY if mean.entropy is not None else ()) + (REGION if mean.regions else ())
+        if parts != self.wants:
+            raise TypeError(
+                f"{type(self).__name__}: wants asks for the sums {self.wants}, but its equation is one of {parts}. Set "
+                "wants to ENTROPY for a voxel_mean, to REGION for a class_mean, and to ENTROPY + REGION for both."
+            )
 
     def _share_of_images(self, voxels: Tensor | None, n: int, images: Tensor | None, processes: int) -> float | Tensor:
         """What the value of each image is multiplied with in what is returned; without voxels all are valid."""

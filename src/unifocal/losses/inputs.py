@@ -34,7 +34,7 @@ def read_inputs(
         ignore_index = _read_ignore_index(labels, dense, ignore_index)
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
-    if values_are_checked(inputs):
+    if (weights is not None or resolved == "none") and values_are_checked(inputs):
         check_values(inputs, against_rest)
     return inputs
 

@@ -123,7 +123,7 @@ def of_voxel_sums(
     """A function of values, labelled and voxels of `voxel_sums`, which has the other arguments.
 
     function  returns its value and, as a function of the gradient to that, the gradient to `values`; None for the
-              latter leaves it to autograd
+              latter leaves it to autograd. It may be called with the `mean` of an engine, too, see engines.py
     noticed   to it is added what was odd about the labels, FOREIGN and UNBALANCED, if the engine looked at them
     """
     form = Form(activation, wanted, ignore_index, clip)

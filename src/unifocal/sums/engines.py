@@ -9,6 +9,9 @@ An engine is a module with
     backward(upstream, x, labels, weights, gamma, rest_gamma, form) -> gradient (N, K, V) in the dtype of x
     masks(labels, weights, channels, dense, ignore_index, steps, dtype)
                                                           -> (volume (N, K), surface (N, K), voxels (N, 1)) in the dtype
+    mean(values, labelled, voxels, reduction, weights, constant, entropy, regions)
+                                                          -> what slopes.py computes, (N,) or (), and its gradient to
+                                                          values; only of an engine that is quicker than that
 
 where x is (N, K, V) of any float dtype and strides, labels (N, V) or dense (N, K, V), weights (N, V) or None, of any
 dtype and strides, and gamma and rest_gamma broadcast to (N, K) in the dtype of the sums, which is float32, or float64

@@ -8,6 +8,10 @@ from torch import Tensor
 LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in float32
 
 
+# Of a region of a mean, see slopes.py: share and exponent, which broadcast to (P, N, K); delta, credit, smooth, sine.
+OfRegion = tuple[Tensor, Tensor, float, float, float, bool]
+
+
 class Form(NamedTuple):
     """What does not vary from voxel to voxel: how the channels are read, and which sums are wanted."""
 

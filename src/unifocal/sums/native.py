@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .form import Form, MaskExponent
+from .form import Form, MaskExponent, OfRegion
 from .tracing import has_memory
 
 LIBRARY = Path(__file__).with_name("_native.so")
@@ -41,6 +41,9 @@ T = TypeVar("T")
 _CALL = struct.Struct("=69q")  # struct Call of native.cpp
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
 _MASKS = struct.Struct("=25q6dq")  # struct Masks
+_MEAN = struct.Struct("=7qd16q")  # struct Mean of mean.cpp
+_REGION = struct.Struct("=10q3dq")  # struct Region
+_REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 _NO_TENSOR = (0, 0, 0, 0, 0)
 _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more than it saves
 
@@ -58,9 +61,11 @@ def _load() -> ctypes.CDLL | str:
             "unifocal_openmp",
             "unifocal_run",
             "unifocal_masks",
+            "unifocal_mean_words",
         ):
             getattr(library, name).restype = ctypes.c_int64
-        if library.unifocal_words() * 8 != _CALL.size + _MASKS.size:
+        words = library.unifocal_words() + library.unifocal_mean_words()
+        if words * 8 != _CALL.size + _MASKS.size + _MEAN.size + _REGION.size:
             return f"its library belongs to another version of this package; {_REINSTALL}"
     except (OSError, AttributeError) as error:
         return f"its library cannot be loaded ({error}); {_REINSTALL}"
@@ -198,6 +203,53 @@ def masks(
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")
     volumes, surfaces, voxels = totals.split_with_sizes((channels, channels, 1), 1)
     return volumes, surfaces, voxels
+
+
+def mean(
+    values: Tensor,
+    labelled: Tensor,
+    voxels: Tensor,
+    reduction: str,
+    weights: Tensor,
+    constant: float,
+    entropy: Tensor | None,
+    regions: Sequence[OfRegion],
+) -> tuple[Tensor, Tensor]:
+    """See engines.py."""
+    library = _load()
+    assert not isinstance(library, str)
+    n, k = labelled.shape
+    classes = weights.shape[0]
+    before = len(values) % (classes + 2)  # slices of ce, before those of tp, fp and fn
+    value = values.new_empty((n,) if reduction == "none" else ())
+    slopes = torch.empty_like(values)
+    of_regions = [_REGION.pack(*_factors(share), *_factors(exponent), *rest) for share, exponent, *rest in regions]
+    call = _MEAN.pack(
+        n,
+        k,
+        classes,
+        _REDUCTIONS[reduction],
+        len(regions),
+        len(values),
+        before,
+        constant,
+        *(_NO_TENSOR if entropy is None else _factors(entropy)),
+        *_factors(weights),
+        values.dtype == torch.float64,
+        values.data_ptr(),
+        labelled.data_ptr(),
+        voxels.data_ptr(),
+        slopes.data_ptr(),
+        value.data_ptr(),
+    )
+    library.unifocal_mean(call, b"".join(of_regions))
+    return value, slopes
+
+
+def _factors(t: Tensor) -> tuple[int, ...]:
+    """Address, whether it is double, and strides of what broadcasts to (P, N, K)."""
+    strides = [0 if size == 1 else step for size, step in zip(t.shape, t.stride(), strict=True)]
+    return t.data_ptr(), t.dtype == torch.float64, *(0,) * (3 - len(strides)), *strides
 
 
 def _of_masks(e: MaskExponent, dtype: torch.dtype) -> bytes:

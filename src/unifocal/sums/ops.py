@@ -60,6 +60,7 @@ def function_of_sums(
 ) -> Tensor:
     """function(values, labelled, voxels)[0], differentiable: by the slopes that it returns, or by autograd.
 
+    function may be called with the `mean` of the engine, too, see engines.py
     noticed  to it is added what an engine that looks at the labels found odd about them: FOREIGN, UNBALANCED
     x        may have spatial axes: putting its voxels in a row is part of the one step here
     """
@@ -127,7 +128,7 @@ class _FunctionOfSums(torch.autograd.Function):
                 gamma = rest_gamma = exponents(gamma, _dtype(x), engine)
         ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
         values, labelled, voxels = ctx.engine.forward(row, labels, weights, gamma, rest_gamma, form, **more)
-        value, ctx.slopes = function(values, labelled, voxels)
+        value, ctx.slopes = function(values, labelled, voxels, getattr(ctx.engine, "mean", None))
         if ctx.slopes is None and ctx.needs_input_grad[2]:
             with torch.enable_grad():
                 again = function(values.requires_grad_(), labelled, voxels)[0]
