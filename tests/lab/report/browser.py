@@ -40,13 +40,14 @@ class Browser:
     """One browser process with a profile of its own."""
 
     def __enter__(self) -> "Browser":
+        chromium = find_chromium()  # before there is anything to clear away
         self.profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         theirs_in, self.to = os.pipe()
         self.back, theirs_out = os.pipe()
         flags = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-extensions"
         quiet = "--disable-background-networking --disable-component-update --disable-dev-shm-usage --disable-sync"
         command = (
-            f"exec {find_chromium()} {flags} {quiet} --remote-debugging-pipe --user-data-dir={self.profile.name} "
+            f"exec {chromium} {flags} {quiet} --remote-debugging-pipe --user-data-dir={self.profile.name} "
             f"about:blank 3<&{theirs_in} 4>&{theirs_out}"
         )
         self.process = subprocess.Popen(
