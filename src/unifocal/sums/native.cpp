@@ -1293,8 +1293,9 @@ struct Tile {
     // Logits, 0 where a voxel weighs nothing; read in place where they lie as they are needed.
     void read_logits(int64_t v, int64_t count, int64_t padded) {
         const char* const here = at(c.x, n, 0, v);
-        const int64_t apart = c.x.k * size_of(c.x.dtype), length = count * c.x.v * size_of(c.x.dtype);
-        const bool copied = c.activation != SIGMOID && apart % WAY == 0 && c.channels > (c.dense ? 8 : SELECTED);
+        const int64_t apart = c.x.k * size_of(c.x.dtype);
+        const bool shared = c.x.v == 1 && apart % WAY == 0;
+        const bool copied = c.activation != SIGMOID && shared && c.channels > (c.dense ? 8 : SELECTED);
         ahead = {next_of(c.x, v), next_of(c.labels, v), c.dense != 0};
         if (copied && apart % CACHE == 0 && c.channels > SELECTED)  // they would drive each other out of the cache
             ahead.logits = {(const char*)z, 0, 0}, ahead.labels = c.dense ? ahead.logits : ahead.labels;
@@ -1302,7 +1303,7 @@ struct Tile {
             F* row = z + k * size;
             rows[k] = in_place(c.x) && !copied ? (const F*)(here + k * apart) : row;
             if (rows[k] != row) continue;
-            if (copied) soon<false>(here, apart, length, k);
+            if (copied) soon<false>(c.x, v, count, k);
             read_channel(c.x, n, k, v, count, padded, row);
             if (masked)
                 for (int64_t i = 0; i < padded; ++i) row[i] = weight[i] > 0 ? row[i] : (F)0;
@@ -1321,9 +1322,11 @@ struct Tile {
     // Asks for the row that is read or written in a moment, with the first row for those between, too. No row beyond the
     // last: to look for a page that is not there takes long.
     template <bool WRITTEN>
-    INLINE void soon(const char* first, int64_t apart, int64_t length, int64_t k) const {
+    INLINE void soon(const View& view, int64_t v, int64_t count, int64_t k) const {
+        const int64_t bytes = size_of(view.dtype), length = count * bytes;
+        const char* const first = view.data + (n * view.n + v) * bytes;
         for (int64_t j = k ? k + 3 : 0; j <= k + 3 && j < c.channels; ++j)
-            for (int64_t i = 0; i < length; i += 64) __builtin_prefetch(first + j * apart + i, WRITTEN);
+            for (int64_t i = 0; i < length; i += 64) __builtin_prefetch(first + j * view.k * bytes + i, WRITTEN);
     }
 
     void place_gradient(int64_t v, int64_t count, int64_t padded) {
@@ -1336,10 +1339,8 @@ struct Tile {
 
     void write_gradient(int64_t v, int64_t count) {
         if (out[0] != e) return;
-        const char* const here = at(c.gradient, n, 0, v);
-        const int64_t bytes = size_of(c.gradient.dtype), apart = c.gradient.k * bytes, length = count * c.gradient.v * bytes;
         for (int64_t k = 0; k < c.channels; ++k) {
-            soon<true>(here, apart, length, k);
+            if (c.gradient.v == 1) soon<true>(c.gradient, v, count, k);
             write_channel(c.gradient, n, k, v, count, out[k]);
         }
     }
