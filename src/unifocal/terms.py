@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .sums import constant
+from .sums import check_factors, constant
 
 Factors = tuple[float, ...] | Tensor  # one for each class: C numbers, or (P, N, K) or less if they depend on the image
 
@@ -37,10 +37,13 @@ class ClassSums:
         return len(self.index) > self.labelled.shape[1]
 
     def tensor(self, per_class: Factors) -> Tensor:
-        """One number for each class, as a tensor that broadcasts to (P, N, K)."""
+        """One number for each class, as a tensor that broadcasts to (P, N, K); a constant, whatever it is made of."""
+        n, k = self.labelled.shape
         if isinstance(per_class, Tensor):
-            return per_class
-        k = self.labelled.shape[1]
+            check_factors(per_class, (2 if self.split else 1, n, k), self.labelled.device)
+            return per_class.detach().to(self.labelled.dtype).resolve_neg()
+        if len(per_class) != k and len(per_class) != len(self.index):
+            raise ValueError(f"there must be one factor for each of {len(self.index)} classes; got {per_class}.")
         return constant(per_class, self.labelled.dtype, self.labelled.device, (len(per_class) // k, 1, k))
 
     def number(self, x: float) -> Tensor:
@@ -101,6 +104,7 @@ def scaled(factors: Factors, by: float) -> Factors:
     if by == 1.0:
         return factors
     if isinstance(factors, Tensor):
+        factors = factors if factors.is_floating_point() else factors.float()
         return factors * constant((by,), factors.dtype, factors.device)  # a number would be made a tensor each time
     return tuple([f * by for f in factors])
 
@@ -114,7 +118,6 @@ def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) ->
     if factors is None:
         return Mean(entropy=weights)
     if isinstance(factors, Tensor):
-        factors = factors.to(s.labelled.dtype)
         return Mean(entropy=factors if {*weights} == {1.0} else factors * s.tensor(weights))
     return Mean(entropy=tuple([w * f for w, f in zip(weights, factors, strict=True)]))
 

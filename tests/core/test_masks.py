@@ -154,7 +154,7 @@ def test_an_exponent_of_masks_is_that_of_their_sums(shape, kind, engine):
     for exponent in (of_masks, gamma.float()):
         x = torch.randn((2, 3, *shape), generator=torch.Generator().manual_seed(5)).requires_grad_()
         value = of_voxel_sums(
-            lambda values, labelled, voxels: ((values * factors).sum((0, 2)), None),
+            lambda values, *_: ((values * factors).sum((0, 2)), None),
             x, labels, activation="sigmoid", wanted=("ce", "rest"), gamma=exponent, rest_gamma=exponent,
             voxel_weights=weights, engine=engine, noticed=[],
         )  # fmt: skip

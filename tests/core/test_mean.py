@@ -10,8 +10,8 @@ from torch import Tensor
 
 import unifocal
 from unifocal.losses.base import ENTROPY, REGION, SegmentationLoss
-from unifocal.sums import native
-from unifocal.terms import ClassSums, Mean, class_mean, tversky_loss, voxel_mean
+from unifocal.sums import constants, has_memory, mask_sums, native
+from unifocal.terms import ClassSums, Mean, class_mean, power, tversky_loss, voxel_mean
 
 FORMS = ((1, "sigmoid"), (2, "softmax"), (3, "softmax"), (3, "sigmoid"), (14, "softmax"))
 OPTIONS: tuple[dict[str, Any], ...] = (
@@ -92,21 +92,97 @@ def test_an_equation_on_other_sums_than_were_asked_for_is_refused(wanted, write,
             mean: Mean = write(s)
             return mean
 
-    with pytest.raises(TypeError, match=r"Own: wants asks for the sums .*Set wants to ENTROPY for a voxel_mean"):
+    with pytest.raises(TypeError, match=r"Own: wants is .* written on .*Set wants to ENTROPY for a voxel_mean"):
         Own(engine=engine)(*images(3, torch.float32))
 
 
+class Weighed(SegmentationLoss):
+    """A loss with factors of its own."""
+
+    wants = ENTROPY + REGION
+    factors = torch.tensor([1, 3, 2])
+    exponent: tuple[float, ...] = (1.0,)
+
+    def equation(self, s: ClassSums) -> Mean:
+        region = power(tversky_loss(s, 0.5), self.exponent * (1 if len(self.exponent) > 1 else 3))
+        return voxel_mean(s, self.factors) + Mean(regions=((self.factors, region),))
+
+    def focus(self, x: Any, index: tuple[int, ...]) -> Any:
+        return self.exponent
+
+
 def test_factors_of_any_dtype_are_taken_as_they_are(engine):
-    class Own(SegmentationLoss):
+    x, labels = images(3, torch.float32)
+    loss = Weighed(engine=engine)
+    of_integers = step(loss, x, labels)
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8):
+        loss.factors = Weighed.factors.to(dtype)
+        check(torch.float32, step(loss, x, labels), of_integers, dtype)
+    loss.factors = (
+        torch.complex(torch.zeros(3), -Weighed.factors.float()).conj().imag
+    )  # negated, which is only noted down
+    check(torch.float32, step(loss, x, labels), of_integers, "a negative")
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (2, 1, 3), (4, 2), (1, 1, 1, 3), (0,)], ids=str)
+def test_factors_of_another_shape_are_refused(shape, engine):
+    loss = Weighed(engine=engine)
+    loss.factors = torch.ones(shape)
+    with pytest.raises(ValueError, match=r"must broadcast to \(P, N, K\) = \(1, 4, 3\); got a tensor of shape"):
+        loss(*images(3, torch.float32))
+
+
+def test_factors_on_another_device_are_refused(engine):
+    loss = Weighed(engine=engine)
+    loss.factors = torch.ones(3, device="meta")
+    with pytest.raises(ValueError, match="must be on the logits' device cpu; got meta"):
+        loss(*images(3, torch.float32))
+
+
+@pytest.mark.parametrize(
+    "exponent", [(0.0, 2.0), (1.0,) * 6, torch.ones(2), torch.ones(1, 4, 3)], ids=["2", "6", "(2,)", "3D"]
+)
+def test_exponents_for_another_number_of_channels_are_refused(exponent, engine):
+    class Focused(SegmentationLoss):
         wants = ENTROPY
-        factors = torch.tensor([1, 3, 2])
+
+        def focus(self, x: Any, index: tuple[int, ...]) -> Any:
+            return exponent
 
         def equation(self, s: ClassSums) -> Mean:
-            return voxel_mean(s, self.factors)
+            return voxel_mean(s)
 
+    with pytest.raises(ValueError, match=r"for each of 3 channels|must broadcast to \(N, K\)"):
+        Focused(engine=engine)(*images(3, torch.float32))
+
+
+def test_no_gradient_flows_through_factors_however_it_is_found(engine):
+    class Shared(SegmentationLoss):
+        wants = REGION
+
+        def equation(self, s: ClassSums) -> Mean:
+            return Mean(regions=((s.fp / (s.fp + s.tp), tversky_loss(s, 0.5)),))
+
+    x, labels = images(3, torch.float64)
+    loss = Shared(engine=engine)
+    _, gradient = step(loss, x, labels)
+    x.requires_grad_()
+    (again,) = torch.autograd.grad(loss(x, labels), x, create_graph=True)
+    torch.testing.assert_close(again, gradient)
+
+
+def test_what_torch_func_was_used_on_first_serves_training(engine):
+    """Small constant tensors are made once, but not of what stands for another tensor."""
     x, labels = images(3, torch.float32)
-    loss = Own(engine=engine)
-    of_integers = step(loss, x, labels)
-    for dtype in (torch.float32, torch.float64, torch.float16):
-        loss.factors = Own.factors.to(dtype)
-        check(torch.float32, step(loss, x, labels), of_integers, dtype)
+    odd = 0.123 + 0.001 * len(engine)  # no other test has made constants of it
+    first = torch.func.grad(unifocal.UnifiedFocalLoss(gamma=odd, delta=odd))(x, labels)
+    assert all(has_memory(made) for made in constants._made.values())
+    _, gradient = step(unifocal.UnifiedFocalLoss(gamma=odd, delta=odd, engine=engine), x, labels)
+    torch.testing.assert_close(first, gradient)
+
+
+def test_masks_lie_where_the_labels_do(engine):
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    with torch.device("meta"):
+        volume, *_ = mask_sums(labels, None, 2, None, (1.0, 1.0), torch.float32, engine)
+    assert volume.tolist() == [[0.0, 0.0]]

@@ -184,9 +184,10 @@ class SegmentationLoss(nn.Module, ABC):
     def _check_parts(self, mean: Mean) -> None:
         parts = (ENTROPY if mean.entropy is not None else ()) + (REGION if mean.regions else ())
         if parts != self.wants:
+            names = {ENTROPY: "ENTROPY", REGION: "REGION", ENTROPY + REGION: "ENTROPY + REGION", (): "neither"}
             raise TypeError(
-                f"{type(self).__name__}: wants asks for the sums {self.wants}, but its equation is one of {parts}. Set "
-                "wants to ENTROPY for a voxel_mean, to REGION for a class_mean, and to ENTROPY + REGION for both."
+                f"{type(self).__name__}: wants is {names[self.wants]}, but its equation is written on {names[parts]}. "
+                "Set wants to ENTROPY for a voxel_mean, to REGION for a class_mean, to ENTROPY + REGION for both."
             )
 
     def _share_of_images(self, voxels: Tensor | None, n: int, images: Tensor | None, processes: int) -> float | Tensor:

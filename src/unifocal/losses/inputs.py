@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..sums import Activation
-from .values import Inputs, check_values, values_are_checked
+from .values import Inputs, check_probabilities, check_weights, values_are_checked
 
 T = TypeVar("T")
 
@@ -34,8 +34,10 @@ def read_inputs(
         ignore_index = _read_ignore_index(labels, dense, ignore_index)
     weights = None if voxel_weights is None else _read_weights(logits, voxel_weights)
     inputs = Inputs(logits, labels, dense, weights, resolved, ignore_index)
-    if (weights is not None or resolved == "none") and values_are_checked(inputs):
-        check_values(inputs, against_rest)
+    if weights is not None and values_are_checked(inputs):
+        check_weights(inputs, weights)
+    if resolved == "none" and values_are_checked(inputs):
+        check_probabilities(inputs, against_rest)
     return inputs
 
 

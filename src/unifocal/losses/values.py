@@ -41,23 +41,16 @@ def values_are_checked(x: Inputs) -> bool:
     return x.logits.device.type == "cpu" or os.environ.get("UNIFOCAL_CHECK") == "1"
 
 
-def check_values(x: Inputs, against_rest: bool) -> None:
-    """Check weights and probabilities.
-
-    against_rest  is every channel read against the rest, whatever the activation (A-FL)?
-    """
+def check_weights(x: Inputs, weights: Tensor) -> None:
     if x.logits.numel() == 0:
         return
-    if x.voxel_weights is not None:
-        low, high = _range(x.voxel_weights, None)
-        most = torch.finfo(torch.promote_types(x.logits.dtype, torch.float32)).max / x.voxel_weights.numel()
-        if not 0 <= low <= high <= most:
-            raise ValueError(
-                "voxel_weights must be finite and not negative, and their sum within the range of float32 unless the "
-                f"logits are float64; they range from {low:g} to {high:g}."
-            )
-    if x.activation == "none":
-        _check_probabilities(x, exclusive=not against_rest)
+    low, high = _range(weights, None)
+    most = torch.finfo(torch.promote_types(x.logits.dtype, torch.float32)).max / weights.numel()
+    if not 0 <= low <= high <= most:
+        raise ValueError(
+            "voxel_weights must be finite and not negative, and their sum within the range of float32 unless the "
+            f"logits are float64; they range from {low:g} to {high:g}."
+        )
 
 
 def check_labels(x: Inputs, against_rest: bool, noticed: Sequence[int]) -> None:
@@ -159,7 +152,13 @@ def _check_soft_labels(x: Inputs, exclusive: bool) -> None:
             )
 
 
-def _check_probabilities(x: Inputs, exclusive: bool) -> None:
+def check_probabilities(x: Inputs, against_rest: bool) -> None:
+    """Check what is given instead of logits.
+
+    against_rest  is every channel read against the rest, whatever the activation (A-FL)?
+    """
+    if x.logits.numel() == 0:
+        return
     counts = _counting(x)
     low, high = _range_of_channels(x.logits, counts)
     if (low <= high and not -_SLACK <= low <= high <= 1 + _SLACK) or low != low:
@@ -167,7 +166,7 @@ def _check_probabilities(x: Inputs, exclusive: bool) -> None:
             f"activation='none' takes probabilities in [0, 1]; they range from {low:g} to {high:g}. "
             "For raw network outputs use activation='auto'."
         )
-    if exclusive and x.logits.shape[1] > 1:
+    if not against_rest and x.logits.shape[1] > 1:
         right, low, high = _sums_to_one(x.logits, counts)
         if not right:
             raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .constants import constant
-from .form import LARGEST_EXPONENT, Form, MaskExponent
+from .form import LARGEST_EXPONENT, Form, MaskExponent, check_factors
 from .labels import FOREIGN, UNBALANCED, flat, signed
 from .masks import exponents, mask_exponent, mask_sums
 from .ops import Slopes, differentiable_sums, function_of_sums
@@ -26,6 +26,7 @@ __all__ = [
     "Slopes",
     "SumName",
     "VoxelSums",
+    "check_factors",
     "constant",
     "has_memory",
     "mask_exponent",
@@ -123,7 +124,7 @@ def of_voxel_sums(
     """A function of values, labelled and voxels of `voxel_sums`, which has the other arguments.
 
     function  returns its value and, as a function of the gradient to that, the gradient to `values`; None for the
-              latter leaves it to autograd. It may be called with the `mean` of an engine, too, see engines.py
+              latter leaves it to autograd. It may have a fourth argument, the `mean` of an engine, see engines.py
     noticed   to it is added what was odd about the labels, FOREIGN and UNBALANCED, if the engine looked at them
     """
     form = Form(activation, wanted, ignore_index, clip)
@@ -144,13 +145,13 @@ def _arguments(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     dense = labels.ndim == logits.ndim
     labels, ignore_index = signed(labels, form.ignore_index)
-    exponent = _exponent(gamma, dtype, logits.device)
+    exponent = _exponent(gamma, dtype, logits)
     return (
         logits,
         flat(labels) if dense else _row(labels),
         None if voxel_weights is None else _row(voxel_weights),
         exponent,
-        exponent if rest_gamma is gamma else _exponent(rest_gamma, dtype, logits.device),
+        exponent if rest_gamma is gamma else _exponent(rest_gamma, dtype, logits),
         form if ignore_index == form.ignore_index else form._replace(ignore_index=ignore_index),
         engine,
     )
@@ -161,12 +162,19 @@ def _row(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
 
 
-def _exponent(gamma: Exponent, dtype: torch.dtype, device: torch.device) -> Tensor | tuple[float, ...] | MaskExponent:
+def _exponent(gamma: Exponent, dtype: torch.dtype, x: Tensor) -> Tensor | tuple[float, ...] | MaskExponent:
     """An exponent as a tensor that broadcasts to (N, K), in a graph as the numbers of that tensor."""
     if isinstance(gamma, MaskExponent):
         return gamma
+    n, k = x.shape[:2]
     if isinstance(gamma, Tensor):
-        return gamma.to(dtype=dtype, device=device)
+        gamma = gamma.to(dtype=dtype, device=x.device).resolve_neg()
+        check_factors(gamma, (n, k), x.device)
+        return gamma
     given = (gamma,) if isinstance(gamma, float) else gamma
+    if len(given) != 1 and len(given) != k:  # a compiler cannot look a size up in a tuple
+        raise ValueError(
+            f"there must be one focusing exponent or one for each of {k} channels; got {len(given)}: {given}."
+        )
     numbers = tuple([min(g, LARGEST_EXPONENT) for g in given])
-    return numbers if tracing() else constant(numbers, dtype, device)
+    return numbers if tracing() else constant(numbers, dtype, x.device)

@@ -116,10 +116,11 @@ def _count(
     """Add the sums of class indices (N, 1, *spatial) by counting kinds of voxels: in the mask or not, and its slope."""
     sizes = itertools.product((0, 1, 2), repeat=len(steps))  # of twice the differences, the last axis first
     slopes = [math.hypot(*(d * step / 2 for d, step in zip(each, reversed(steps), strict=True))) for each in sizes]
-    slope = torch.tensor(slopes, dtype=volume.dtype).repeat_interleave(2)
+    slope = volume.new_tensor(slopes).repeat_interleave(2)
     kinds, copies = len(slope), 256 // len(slope)  # neighbours count in different places: one would have to wait
-    places = torch.arange(0, copies * kinds, kinds, dtype=torch.uint8)
-    classes = torch.arange(channels, dtype=torch.uint8 if channels < 254 else torch.int32).add_(channels == 1)
+    places = torch.arange(0, copies * kinds, kinds, dtype=torch.uint8, device=labels.device)
+    dtype = torch.uint8 if channels < 254 else torch.int32
+    classes = torch.arange(channels, dtype=dtype, device=labels.device).add_(channels == 1)
     classes = classes.view(-1, *[1] * len(steps))
     for images, low, rows, inner, together in _slabs(labels, channels, _SLAB_OF_BYTES):
         label = labels[images].narrow(2, low, rows)
@@ -133,7 +134,8 @@ def _count(
             places = places[:copies].repeat(-(-number // copies))
         for first in range(0, channels, together):
             own = classes[first : first + together]
-            mask = torch.eq(label, own, out=torch.empty((len(label), len(own), *label.shape[2:]), dtype=torch.uint8))
+            shape = len(label), len(own), *label.shape[2:]
+            mask = torch.eq(label, own, out=label.new_empty(shape, dtype=torch.uint8))
             if channels > 1 and first == 0:
                 mask[:, 0].bitwise_xor_(1)
             if valid is not None:
@@ -144,7 +146,7 @@ def _count(
             if valid is not None:
                 kind.mul_(valid[:, :, inner])
             kind = flat(kind).flatten(0, 1)
-            found = torch.zeros((len(kind), kinds), dtype=torch.int64)
+            found = kind.new_zeros((len(kind), kinds), dtype=torch.int64)
             for i, (least, most) in enumerate(zip(kind.amin(1).tolist(), kind.amax(1).tolist(), strict=True)):
                 if least == most:
                     found[i, most] = number

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .tracing import tracing
+from .tracing import has_memory, tracing
 
 _MOST = 1000
 _made: dict[tuple[tuple[float, ...], torch.dtype, torch.device, tuple[int, ...]], Tensor] = {}
@@ -26,6 +26,6 @@ def constant(
         made = torch.tensor(values, dtype=dtype, device=device).view(shape)
     if len(_made) >= _MOST:  # numbers that change from step to step
         _made.clear()
-    if type(made) is Tensor:  # not one that stands for another while a graph is traced
+    if has_memory(made):  # not one that stands for another, while a graph is traced or under torch.func
         _made[key] = made
     return made

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in float32
@@ -10,6 +11,23 @@ LARGEST_EXPONENT = 1e8  # beyond it every power of a number below 1 is 0 in floa
 
 # Of a region of a mean, see slopes.py: share and exponent, which broadcast to (P, N, K); delta, credit, smooth, sine.
 OfRegion = tuple[Tensor, Tensor, float, float, float, bool]
+
+
+def check_factors(given: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise unless the tensor broadcasts to the shape, images and channels last, and lies on the device."""
+    fits = given.ndim <= len(shape)
+    for size, wanted in zip(reversed(given.shape), reversed(shape), strict=False):
+        fits = fits and (size == wanted or size == 1)
+    if not fits:
+        axes = ("P", "N", "K")[-len(shape) :]
+        raise ValueError(
+            f"numbers for each image and channel must broadcast to ({', '.join(axes)}) = {shape}; got a tensor of "
+            f"shape {tuple(given.shape)}."
+        )
+    if given.device != device:
+        raise ValueError(
+            f"numbers for each image and channel must be on the logits' device {device}; got {given.device}."
+        )
 
 
 class Form(NamedTuple):

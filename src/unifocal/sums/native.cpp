@@ -248,7 +248,7 @@ int64_t unifocal_openmp() {
 #endif
 }
 
-// Words of struct Call: a library that was compiled from another version must not be called.
+// Words of the structs: a library that was compiled from another version must not be called.
 int64_t unifocal_words() { return sizeof(Call) / 8 + sizeof(Masks) / 8; }
 
 // Runs forward or backward; returns 0, or 1 if memory could not be had. With masks both exponents are one tensor, which is
@@ -2511,23 +2511,22 @@ INLINE typename Lanes<F>::V log_p_of(const Tile<F>& t, int64_t v, int64_t k) {
     return smaller(load(t.step(LOG_TOTAL) + v) + far, all(Lanes<F>::HUGE_LOG));
 }
 
-// q^gamma of channel k
+// How q^gamma of channel k is found; leaves it in FOCUS if it is no product.
 template <class F>
-INLINE void focus_of_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
+INLINE Focus focus_of_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
+    const Focus focus = t.focused ? focus_of(t.gamma[k]) : EVEN;
     const V gamma = all(t.gamma[k]);
     auto q = [&](int64_t v) INLINE_LAMBDA { return SoftChannel<F>(t, v, k).q; };
-    F* const to = t.step(FOCUS);
-    if (!t.simple) return raise_row(padded, q, [&](int64_t) INLINE_LAMBDA { return gamma; }, to);
-    for (int64_t v = 0; v < padded; v += L::N) store(to + v, simple_power<F>(q(v), gamma, t.rooted));
+    if (focus == ANY) raise_row(padded, q, [&](int64_t) INLINE_LAMBDA { return gamma; }, t.step(FOCUS));
+    return focus;
 }
 
 template <bool REGION, bool ENTROPY, class F>
 INLINE void sum_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
     LANES;
-    const bool focused = ENTROPY && t.gamma[k] != 0;
+    const Focus focus = ENTROPY ? focus_of_softmax(t, k, padded) : EVEN;
     const F* const labels = t.labels[k];
-    if (focused) focus_of_softmax(t, k, padded);
     V sums[SUMS] = {}, count = {};
     for (int64_t v = 0; v < padded; v += L::N) {
         V in = load(labels + v), out = (F)1 - in;
@@ -2536,8 +2535,8 @@ INLINE void sum_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
             in *= w, out *= w, count += w;
         }
         sums[LABELLED] += in;
+        const SoftChannel<F> y(t, v, k);
         if (REGION) {
-            const SoftChannel<F> y(t, v, k);
             sums[TP] += in * y.p;
             sums[FP] += out * y.p;
             sums[FN] += in * y.q;
@@ -2545,7 +2544,7 @@ INLINE void sum_softmax(const Tile<F>& t, int64_t k, int64_t padded) {
         }
         if (!ENTROPY) continue;
         V ce = in * log_p_of(t, v, k);
-        if (focused) ce *= load(t.step(FOCUS) + v);
+        if (focus != EVEN) ce *= focused(focus, y.q, t.step(FOCUS) + v);
         sums[CE] += ce;
     }
     for (int s = 0; s < SUMS; ++s)
@@ -2573,17 +2572,18 @@ INLINE void soft_forces(const Tile<F>& t, int64_t padded) {
         const V gamma = all(t.gamma[k]);
         const F* const labels = t.labels[k];
         F* const to = t.g + k * t.size;
-        if (!t.focused || t.gamma[k] == 0) {
+        const Focus focus = focus_of_softmax(t, k, padded);
+        if (focus == EVEN) {
             for (int64_t v = 0; v < padded; v += L::N) {
                 const V p = load(t.e + k * t.size + v) * load(t.step(SOFT_SCALE) + v), label = load(labels + v);
                 store(to + v, (label * tilt + outer) * p - label * ce);
             }
             continue;
         }
-        focus_of_softmax(t, k, padded);
         for (int64_t v = 0; v < padded; v += L::N) {
             const SoftChannel<F> y(t, v, k);
-            const V down = focused_slope<F>(gamma, load(t.step(FOCUS) + v), y.p, y.q, log_p_of(t, v, k));
+            const V power = focused(focus, y.q, t.step(FOCUS) + v);
+            const V down = focused_slope<F>(gamma, power, y.p, y.q, log_p_of(t, v, k));
             store(to + v, (y.label * tilt + outer) * y.p - y.label * ce * down);
         }
     }

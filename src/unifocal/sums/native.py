@@ -197,7 +197,7 @@ def masks(
     """See masks.py."""
     library = _load()
     assert not isinstance(library, str)
-    totals = torch.empty((labels.shape[0], 2 * channels + 1), dtype=dtype)
+    totals = torch.empty((labels.shape[0], 2 * channels + 1), dtype=dtype, device=labels.device)
     call = _of_masks(MaskExponent(labels, weights, channels, dense, ignore_index, tuple(steps)), dtype)
     if library.unifocal_masks(call, ctypes.c_void_p(totals.data_ptr())):
         raise MemoryError("the native engine of unifocal could not allocate its scratch memory.")

@@ -60,7 +60,7 @@ def function_of_sums(
 ) -> Tensor:
     """function(values, labelled, voxels)[0], differentiable: by the slopes that it returns, or by autograd.
 
-    function may be called with the `mean` of the engine, too, see engines.py
+    function has a fourth argument, the `mean` of the engine or None, where values are plain tensors; see engines.py
     noticed  to it is added what an engine that looks at the labels found odd about them: FOREIGN, UNBALANCED
     x        may have spatial axes: putting its voxels in a row is part of the one step here
     """
