@@ -74,7 +74,7 @@ def compile_all() -> None:
 
 
 def _fingerprint() -> str:
-    sources = sorted((ROOT / "src/unifocal/sums").glob("*.cpp"))
+    sources = sorted((ROOT / "src/unifocal/sums/cpu").iterdir())
     files = (ROOT / "pyproject.toml", CONSTRAINTS, ROOT / "setup.py", *sources)
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 

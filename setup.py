@@ -1,15 +1,19 @@
 """Compiles the C++ files into a plain shared library for ctypes; the package does without it where it must."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NAME = "unifocal.sums._native"
-SOURCES = ["src/unifocal/sums/native.cpp", "src/unifocal/sums/mean.cpp"]
-FLAGS = ["-O3", "-g0", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the file
+FOLDER = Path("src/unifocal/sums/cpu")
+SOURCES = sorted(f.as_posix() for f in FOLDER.glob("*.cpp"))
+HEADERS = sorted(f.as_posix() for ending in ("h", "inl") for f in FOLDER.glob(f"*.{ending}"))
+FLAGS = ["-O3", "-g0", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi"]  # psabi: its vectors never leave the library
 
 
 class BuildLibrary(build_ext):
@@ -20,6 +24,16 @@ class BuildLibrary(build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return []
+
+    def build_extensions(self) -> None:
+        compile_files = self.compiler.compile
+
+        def side_by_side(sources: list[str], **how: Any) -> list[str]:
+            with ThreadPoolExecutor() as pool:
+                return [o for objects in pool.map(lambda s: compile_files([s], **how), sources) for o in objects]
+
+        self.compiler.compile = side_by_side  # else a file waits for the one before
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         for openmp in (["-fopenmp"], []):
@@ -43,6 +57,6 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension(NAME, SOURCES, language="c++", optional=True)],
+    ext_modules=[Extension(NAME, SOURCES, depends=HEADERS, language="c++", optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

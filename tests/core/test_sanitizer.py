@@ -24,7 +24,7 @@ from unifocal.sums.form import Form, MaskExponent
 
 pytestmark = pytest.mark.slow
 
-SOURCES = [str(source) for source in (Path(__file__).parents[2] / "src/unifocal/sums").glob("*.cpp")]
+SOURCES = [str(source) for source in (Path(__file__).parents[2] / "src/unifocal/sums/cpu").glob("*.cpp")]
 CHECKS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 # -O1 keeps the compiler from merging the accesses that are to be seen, and compiles in half the time
 FLAGS = ["-O1", "-std=c++17", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC", "-g1"]

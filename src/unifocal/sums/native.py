@@ -1,4 +1,4 @@
-"""The engine in C++ (`native.cpp`), called through ctypes: one pass forward, one backward, no temporaries.
+"""The engine in C++ (`cpu/`), called through ctypes: one pass forward, one backward, no temporaries.
 
 Its library is compiled when the package is built and a compiler is there; without it `why_not` says so.
 """
@@ -38,10 +38,10 @@ _DTYPES = {
 }
 T = TypeVar("T")
 
-_CALL = struct.Struct("=69q")  # struct Call of native.cpp
+_CALL = struct.Struct("=69q")  # struct Call of cpu/call.h
 _REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
 _MASKS = struct.Struct("=25q6dq")  # struct Masks
-_MEAN = struct.Struct("=7qd16q")  # struct Mean of mean.cpp
+_MEAN = struct.Struct("=7qd16q")  # struct Mean of cpu/mean.cpp
 _REGION = struct.Struct("=10q3dq")  # struct Region
 _REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 _NO_TENSOR = (0, 0, 0, 0, 0)
