@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 from torch import Tensor
@@ -71,11 +72,12 @@ class Mean:
 
     def __add__(self, other: "Mean | float") -> "Mean":
         if not isinstance(other, Mean):
-            return Mean(self.constant + other, self.entropy, self.regions)
+            return Mean(self.constant + _number(other), self.entropy, self.regions)
         entropy = _added(self.entropy, other.entropy)
         return Mean(self.constant + other.constant, entropy, self.regions + other.regions)
 
     def __mul__(self, factor: float) -> "Mean":
+        factor = _number(factor)
         return Mean(
             self.constant * factor,
             None if self.entropy is None else scaled(self.entropy, factor),
@@ -89,6 +91,16 @@ class Mean:
         return self * -1.0 + other
 
     __radd__, __rmul__ = __add__, __mul__
+
+
+def _number(x: object) -> float:
+    """What a mean can be combined with; a tensor would be differentiated, but the slopes are those of the sums alone."""
+    if isinstance(x, (int, float)) or isinstance(x, Real):  # in this order: a compiler knows the first
+        return float(x)
+    raise TypeError(
+        f"a Mean is added to a Mean or a number, and multiplied by a number; got {type(x).__name__}. Of a tensor take "
+        "float(x), through which no gradient flows; a weight that is learnt multiplies the losses themselves."
+    )
 
 
 def _added(one: Factors | None, other: Factors | None) -> Factors | None:

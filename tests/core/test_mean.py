@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import ALL, PARAMETERS
@@ -94,6 +95,26 @@ def test_an_equation_on_other_sums_than_were_asked_for_is_refused(wanted, write,
 
     with pytest.raises(TypeError, match=r"Own: wants is .* written on .*Set wants to ENTROPY for a voxel_mean"):
         Own(engine=engine)(*images(3, torch.float32))
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda mean: mean * torch.tensor(2.0),
+        lambda mean: torch.nn.Parameter(torch.tensor(2.0)) * mean,
+        lambda mean: mean + torch.tensor(2.0),
+        lambda mean: torch.tensor(2.0) - mean,
+        lambda mean: mean * "2",
+    ],
+)
+def test_a_mean_says_what_it_is_combined_with(combine):
+    with pytest.raises(TypeError, match=r"multiplied by a number; got (Tensor|Parameter|str)\..*float\(x\)"):
+        combine(Mean(entropy=(1.0, 2.0)))
+
+
+def test_a_mean_is_combined_with_numbers_of_any_kind():
+    mean = 1 + np.float32(2) * Mean(0.5, (1.0, 2.0)) - np.int64(1)
+    assert mean.constant == 1.0 and mean.entropy == (2.0, 4.0)
 
 
 class Weighed(SegmentationLoss):

@@ -142,7 +142,10 @@ class Pool:
         while True:
             try:
                 process = process or self._start(environment)
-                self.news.put((cell, process.perform(cell)))
+                record = process.perform(cell)
+                if record["status"] == "full":
+                    self._todo.clear()  # another run would not fit either, and would begin an epoch for nothing
+                self.news.put((cell, record))
                 return process
             except Died as died:
                 process = None
