@@ -94,7 +94,7 @@ class Mean:
 
 
 def _number(x: object) -> float:
-    """What a mean can be combined with; a tensor would be differentiated, but the slopes are those of the sums alone."""
+    """What a mean can be combined with: of a tensor nobody would know the gradient."""
     if isinstance(x, (int, float)) or isinstance(x, Real):  # in this order: a compiler knows the first
         return float(x)
     raise TypeError(

@@ -566,7 +566,7 @@ def test_any_number_of_images(engine, n, v, activation, labels):
 
 @each_kind
 @each_activation
-@pytest.mark.parametrize(("v", "k"), [(2048, 9), (1024, 40), (16384, 33)], ids=str)
+@pytest.mark.parametrize(("v", "k"), [(2048, 9), (1024, 40), pytest.param(16384, 33, marks=pytest.mark.slow)], ids=str)
 def test_channels_that_share_the_places_of_a_cache(engine, v, k, activation, labels):
     if engine == "triton":
         pytest.skip("triton: its interpreter takes minutes, and on a GPU no size is special")

@@ -177,6 +177,7 @@ def test_an_output_folder_that_cannot_be_made_is_told_without_a_traceback(tmp_pa
     assert "file" in err and "same command" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_home_is_expanded(tmp_path, capsys, monkeypatch):
     write_data(tmp_path / "data")
     monkeypatch.setenv("HOME", str(tmp_path))

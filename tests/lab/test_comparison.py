@@ -335,6 +335,7 @@ def test_the_command_of_a_protocol_keeps_what_was_changed_back_to_a_default(done
     assert "--protocol generalised-focal/bus2017" in text and "--epochs 20" in text and "--size" not in text
 
 
+@pytest.mark.slow
 def test_a_picture_of_an_earlier_comparison_does_not_pass_for_this_one(tmp_path):
     dataset = read_data(tmp_path / "data")
     out = tmp_path / "out"

@@ -26,6 +26,7 @@ from unifocal.lab.training.execute import execute, is_finished
 from unifocal.lab.training.segmentation import NotFinite, shared_loss
 
 EPOCHS = 4
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,9 @@ def test_damaged_weights_are_told(world, tmp_path):
         execute(run, experiment, tmp_path / "run")
 
 
-@pytest.mark.parametrize("lost", ["cases.csv", "lesions.csv", "validation.csv"])
+@pytest.mark.parametrize(
+    "lost", ["cases.csv", *(pytest.param(f"{f}.csv", marks=SLOW) for f in ("lesions", "validation"))]
+)
 @pytest.mark.parametrize("how", ["gone", "cut", "cut at the end of a line", "wrong"])
 def test_a_finished_run_that_lost_a_part_is_measured_again_and_not_trained(world, tmp_path, lost, how):
     experiment, run, straight = world
@@ -211,7 +214,7 @@ def assert_same_result(left, right):
     assert (left / "cases.csv").read_bytes() == (right / "cases.csv").read_bytes()
 
 
-@pytest.mark.parametrize("epoch", [0, 1, EPOCHS - 1])
+@pytest.mark.parametrize("epoch", [pytest.param(0, marks=SLOW), 1, pytest.param(EPOCHS - 1, marks=SLOW)])
 @pytest.mark.parametrize("error", [Stop(), KeyboardInterrupt()])
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(world, tmp_path, epoch, error):
     experiment, run, straight = world
@@ -417,7 +420,7 @@ def test_plateau_divides_the_learning_rate_by_ten_after_patience(planned, tmp_pa
     assert rate < 3.0, "the test shows nothing"
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["plateau", *(pytest.param(s, marks=SLOW) for s in ("cosine", "constant"))])
 def test_every_schedule_survives_a_stop(planned, tmp_path, schedule):
     settings = make_tiny("dice", epochs=4, schedule=schedule, patience=1, optimiser="adam", learning_rate=0.05)
     experiment = plan(planned[0], settings, planned[1])

@@ -135,6 +135,7 @@ def test_predict_takes_the_last_training_alone_and_never_masks_of_other_images(t
     assert "the same images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_predict_says_what_there_is_to_choose_from(tmp_path, capsys):
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
     assert run("compare", data, *PICTURES, "--folds", 2, "--losses", "dice,focal", "--out", out) == 0

@@ -44,6 +44,7 @@ def test_kill_9_of_the_grid_at_random_moments(out):
     assert sum(map(repeated_epochs, cells)) <= kills
 
 
+@pytest.mark.slow
 def test_kill_9_of_workers_at_random_moments(out):
     cells = make_grid(out, runs=6, epochs=80)
     grid = start(out, workers=3)
@@ -139,6 +140,7 @@ def test_a_grid_waits_for_the_other_says_so_and_takes_over_when_that_is_killed(o
     assert repeated_epochs(cells[0]) <= 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_now_and_then(out, monkeypatch):
     cells = make_grid(out, runs=3, epochs=30, seconds=0)
     chance, failures = random.Random(3), []

@@ -260,6 +260,7 @@ def test_nothing_to_say(tmp_path):
     assert first == "No test case has a DSC for lesion in made up, though 9 runs finished."
 
 
+@pytest.mark.slow
 def test_no_folder_of_made_up_noise_is_called_a_finding(tmp_path):
     """Twenty comparisons of equal losses: at the level of 5 % both tests together reject at most now and then."""
     found = 0

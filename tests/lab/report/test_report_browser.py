@@ -39,8 +39,10 @@ def live(tmp_path, folder_of, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "width", "dark"),
     [
-        *(("plain", width, dark) for width in (1280, 390) for dark in (False, True)),
-        *((kind, 390, False) for kind in ("names", "missing", "not begun")),
+        ("plain", 1280, False),
+        ("names", 390, False),
+        *(pytest.param("plain", *look, marks=pytest.mark.slow) for look in ((1280, True), (390, False), (390, True))),
+        *(pytest.param(kind, 390, False, marks=pytest.mark.slow) for kind in ("missing", "not begun")),
     ],
 )
 def test_nothing_is_wrong_with_the_page(folder_of, browser, kind, width, dark):

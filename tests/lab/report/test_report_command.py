@@ -158,6 +158,7 @@ def test_an_interrupt_leaves_an_ordinary_page(tmp_path, hurried):
     assert "<script" not in (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_live_without_anything_under_way_is_the_report(tmp_path, hurried, capsys):
     out = write_folder(tmp_path, "dice,focal", cases=6)
     old, mine = out / "report" / "tables" / "old.csv", out / "report" / "notes.txt"

@@ -131,6 +131,7 @@ def test_data_sets_with_gaps():
     assert "One fold" in over_folds(over).reasons[-1]
 
 
+@pytest.mark.slow
 def test_a_hundred_losses():
     rng = np.random.default_rng(1)
     values = rng.normal(0.7, 0.1, 300) + rng.normal(0, 0.05, (100, 300)) + np.linspace(0, 0.02, 100)[:, None]

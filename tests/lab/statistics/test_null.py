@@ -62,6 +62,7 @@ def test_independent_cases_stay_at_the_rate():
     assert LOW <= rate(by_cases) <= HIGH
 
 
+@pytest.mark.slow
 def test_five_names_of_one_loss_stay_at_the_rate_of_the_family():
     def with_and_without_holm(values):
         rows = pairwise(scores_of(values)).rows
@@ -85,12 +86,14 @@ def test_seeds_are_no_further_cases():
     assert pooled > 0.15
 
 
+@pytest.mark.slow
 def test_patients_with_several_cases_stay_at_the_rate_only_as_groups():
     grouped, naive = rate(lambda values: [by_cases(values, PATIENT), by_cases(values)], patients=0.06)
     assert LOW <= grouped <= HIGH
     assert naive > 0.12
 
 
+@pytest.mark.slow
 def test_luck_in_training_is_seen_over_folds_and_not_over_cases():
     cases, folds, both = rate(by_all, luck=0.03)
     # Three seeds do not help: what they take from the luck they take from the noise of the cases too.
@@ -101,6 +104,7 @@ def test_luck_in_training_is_seen_over_folds_and_not_over_cases():
     assert both <= folds <= stats.binom.ppf(0.999, TRIALS, expected) / TRIALS
 
 
+@pytest.mark.slow
 def test_the_papers_rank_sum_misses_what_pairing_finds():
     paired, unpaired = rate(lambda values: [by_cases(values), by_cases(values, test="rank-sum")], planted=0.025)
     assert paired > 0.9 and unpaired < 0.4

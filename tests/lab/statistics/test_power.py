@@ -58,6 +58,7 @@ def test_every_column():
     assert result.typical["detectable"] == result.rows["detectable"].median()
 
 
+@pytest.mark.slow
 def test_a_difference_of_that_size_is_found_as_often_as_it_says():
     rng = np.random.default_rng(1)
     size = noncentrality(30, 0.05, 0.8) / np.sqrt(30)  # for differences with standard deviation 1

@@ -44,6 +44,7 @@ def told(judgement):
     return conclusion(gain, judgement, several=False)
 
 
+@pytest.mark.slow
 def test_a_search_among_equals_gains_nothing_though_its_winners_seem_to(out):
     """The winners always seem better, by the cases that chose and by the luck that they had in training.
 
