@@ -6,4 +6,4 @@ demo bench test check format setup:
 	@$(PYTHON) dev.py $@
 
 clean:
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache src/*.egg-info src/unifocal/sums/_native.so

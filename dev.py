@@ -74,9 +74,9 @@ def compile_all() -> None:
 
 
 def _fingerprint() -> str:
-    sources = sorted((ROOT / "src/unifocal/sums/cpu").iterdir())
+    sources = [f for end in ("cpp", "h", "inl") for f in sorted((ROOT / "src/unifocal/sums/cpu").glob(f"*.{end}"))]
     files = (ROOT / "pyproject.toml", CONSTRAINTS, ROOT / "setup.py", *sources)
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
 
 
 def _pinned(package: str) -> str:

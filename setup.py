@@ -42,6 +42,7 @@ class BuildLibrary(build_ext):
                 return super().build_extension(ext)
             except Exception as error:  # whatever a missing or foreign compiler raises
                 print(f"unifocal: not compiled {'with' if openmp else 'without'} OpenMP: {error}", file=sys.stderr)
+        (FOLDER.parent / Path(self.get_ext_filename(NAME)).name).unlink(missing_ok=True)  # of other sources
         print(
             "unifocal: WARNING: installed without its compiled engine; the losses work, several times slower on CPUs. "
             "`unifocal engines` says so too. With g++ or clang++ there, install it once more.",

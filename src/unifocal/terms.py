@@ -90,16 +90,23 @@ class Mean:
     def __rsub__(self, other: float) -> "Mean":
         return self * -1.0 + other
 
+    def __neg__(self) -> "Mean":
+        return self * -1.0
+
+    def __truediv__(self, divisor: float) -> "Mean":
+        return self * (1 / _number(divisor))
+
     __radd__, __rmul__ = __add__, __mul__
 
 
 def _number(x: object) -> float:
-    """What a mean can be combined with: of a tensor nobody would know the gradient."""
+    """What the words of an equation take: nobody would know the gradient of a tensor."""
     if isinstance(x, (int, float)) or isinstance(x, Real):  # in this order: a compiler knows the first
         return float(x)
     raise TypeError(
-        f"a Mean is added to a Mean or a number, and multiplied by a number; got {type(x).__name__}. Of a tensor take "
-        "float(x), through which no gradient flows; a weight that is learnt multiplies the losses themselves."
+        "a Mean is added to a Mean or a number and multiplied by a number, and the parameters of a region are numbers; "
+        f"got {type(x).__name__}. Of a tensor take float(x), through which no gradient flows. A weight that is learnt "
+        "multiplies the losses themselves, or an equation that PyTorch computes from the sums, such as s.tp."
     )
 
 
@@ -129,6 +136,8 @@ def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) ->
     weights = s.class_weights
     if factors is None:
         return Mean(entropy=weights)
+    if not isinstance(factors, Tensor) and len(factors) != len(weights):
+        raise ValueError(f"there must be one factor for each of {len(weights)} classes; got {len(factors)}: {factors}.")
     if isinstance(factors, Tensor):
         return Mean(entropy=factors if {*weights} == {1.0} else factors * s.tensor(weights))
     return Mean(entropy=tuple([w * f for w, f in zip(weights, factors, strict=True)]))
@@ -141,13 +150,14 @@ def class_mean(s: ClassSums, region: Region) -> Mean:
 
 def overlap_loss(s: ClassSums, fn: float, fp: float) -> Region:
     """1 - (TP + s) / (TP + fn FN + fp FP + s) of each class."""
+    fn, fp = _number(fn), _number(fp)
     credit = 1 / (fn + fp)
     return Region(fn * credit, credit, s.smooth)
 
 
 def tversky_loss(s: ClassSums, delta: float) -> Region:
     """1 - TI of each class, with TI = (TP + s) / (TP + delta FN + (1 - delta) FP + s)."""
-    return Region(delta, 1.0, s.smooth)
+    return Region(_number(delta), 1.0, s.smooth)
 
 
 def sine(x: Region) -> Region:
@@ -157,7 +167,8 @@ def sine(x: Region) -> Region:
 
 def power(x: Region, exponent: float | Sequence[float]) -> Region:
     """x^exponent, with one exponent or one for each class, and a finite slope at 0: see slopes.py."""
-    return Region(x.delta, x.credit, x.smooth, x.sine, tuple(exponent) if isinstance(exponent, Sequence) else exponent)
+    given = tuple([_number(e) for e in exponent]) if isinstance(exponent, Sequence) else _number(exponent)
+    return Region(x.delta, x.credit, x.smooth, x.sine, given)
 
 
 def blend(lam: float, entropy: Mean, region: Mean) -> Mean:

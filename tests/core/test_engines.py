@@ -7,6 +7,7 @@ does not serve a call is skipped with its own reason; those in ON_CPU have to se
 import decimal
 import itertools
 import math
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from voxel_oracle import Expected, expected
 
-from unifocal.sums import SumName, VoxelSums, ops, voxel_sums
+from unifocal.sums import SumName, VoxelSums, engines, native, ops, voxel_sums
 from unifocal.sums.engines import ENGINES
 from unifocal.sums.form import Form
 
@@ -281,6 +282,19 @@ def threads() -> Iterator[None]:
 def test_it_is_there_and_serves_a_plain_call(name):
     assert name in ENGINES
     serving(name, call())
+
+
+def test_auto_says_once_that_the_compiled_engine_is_missing(monkeypatch):
+    monkeypatch.setattr(native, "_load", lambda: "it was not compiled")
+    engines._warn_once.cache_clear()
+    c = call()
+    with pytest.warns(RuntimeWarning, match=r"several times as slowly .*: it was not compiled\. engine='aten' says"):
+        assert engines.select("auto", c.x, c.labels, c.weights, c.form) is ENGINES["aten"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engines.select("auto", c.x, c.labels, c.weights, c.form)
+        engines._warn_once.cache_clear()
+        engines.select("aten", c.x, c.labels, c.weights, c.form)
 
 
 def test_auto_has_an_engine_for_every_call():

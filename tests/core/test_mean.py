@@ -1,6 +1,7 @@
 """What the native engine makes of the sums in C++ is what slopes.py makes of them: value and gradient."""
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 
 import unifocal
 from unifocal.losses.base import ENTROPY, REGION, SegmentationLoss
-from unifocal.sums import constants, has_memory, mask_sums, native
-from unifocal.terms import ClassSums, Mean, class_mean, power, tversky_loss, voxel_mean
+from unifocal.sums import constants, has_memory, mask_sums, native, voxel_sums
+from unifocal.terms import ClassSums, Mean, class_mean, overlap_loss, power, tversky_loss, voxel_mean
 
 FORMS = ((1, "sigmoid"), (2, "softmax"), (3, "softmax"), (3, "sigmoid"), (14, "softmax"))
 OPTIONS: tuple[dict[str, Any], ...] = (
@@ -105,18 +106,92 @@ def test_an_equation_on_other_sums_than_were_asked_for_is_refused(wanted, write,
         lambda mean: torch.nn.Parameter(torch.tensor(2.0)) * mean,
         lambda mean: mean + torch.tensor(2.0),
         lambda mean: torch.tensor(2.0) - mean,
+        lambda mean: mean / torch.tensor(2.0),
         lambda mean: mean * "2",
     ],
 )
 def test_a_mean_says_what_it_is_combined_with(combine):
-    with pytest.raises(TypeError, match=r"multiplied by a number; got (Tensor|Parameter|str)\..*float\(x\)"):
+    with pytest.raises(TypeError, match=r"multiplied by a number, .* got (Tensor|Parameter|str)\..*float\(x\)"):
         combine(Mean(entropy=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tversky_loss,
+        lambda s, x: overlap_loss(s, 1.0, x),
+        lambda s, x: power(tversky_loss(s, 0.5), x),
+        lambda s, x: power(tversky_loss(s, 0.5), [1.0, x]),
+    ],
+)
+def test_a_region_takes_numbers(make):
+    s: Any = SimpleNamespace(smooth=1e-6)
+    assert make(s, np.float32(0.5)) == make(s, 0.5)
+    with pytest.raises(TypeError, match=r"of a region are numbers; got Parameter"):
+        make(s, torch.nn.Parameter(torch.tensor(0.5)))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_an_equation_learns_has_its_gradient(engine, pooled, frozen):
+    """As where autograd does all."""
+    x, labels = images(3, torch.float64)
+
+    class Learning(SegmentationLoss):
+        wants = ENTROPY + REGION
+        price: torch.nn.Parameter
+
+        def equation(self, s: ClassSums) -> Tensor:
+            entropy, overlap = s.ce.sum((0, 2)) / s.voxels.sum(), (s.tp.sum(0).prod(1) + 1).log()
+            value: Tensor = self.price * entropy + self.price.sin() * overlap
+            return value
+
+    loss = Learning(engine=engine, batch=pooled)
+    loss.price = torch.nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
+    logits = x.clone().requires_grad_(not frozen)
+    loss(logits, labels).backward()
+    with torch.no_grad():
+        assert not loss(logits, labels).requires_grad
+
+    z, price = x.clone().requires_grad_(), loss.price.detach().clone().requires_grad_()
+    sums = voxel_sums(z, labels, activation="softmax", wanted=("ce", "tp"))
+    ce, tp = sums["ce"], sums["tp"].sum(0, keepdim=True) if pooled else sums["tp"]
+    values = price * ce.sum(1) / sums.voxels.sum() + price.sin() * (tp.prod(1) + 1).log()
+    values.mean().backward()
+    torch.testing.assert_close(loss.price.grad, price.grad)
+    assert (logits.grad is None) == frozen
+    if not frozen:
+        torch.testing.assert_close(logits.grad, z.grad)
+
+
+@pytest.mark.parametrize("returned", [1.0, None, torch.ones(3), torch.ones(4, 1), np.ones(4)])
+def test_an_equation_that_returns_something_else_is_refused(returned):
+    class Own(SegmentationLoss):
+        wants = ENTROPY
+
+        def equation(self, s: ClassSums) -> Any:
+            return returned
+
+    with pytest.raises(TypeError, match=r"Own: its equation must return a Mean, or one value for each of 4 images"):
+        Own()(*images(3, torch.float32))
+
+
+def test_there_is_a_factor_for_each_class():
+    class Own(SegmentationLoss):
+        wants = ENTROPY
+
+        def equation(self, s: ClassSums) -> Mean:
+            return voxel_mean(s, [1.0, 2.0])
+
+    with pytest.raises(ValueError, match=r"one factor for each of 3 classes; got 2: \[1.0, 2.0\]"):
+        Own()(*images(3, torch.float32))
 
 
 def test_a_mean_is_combined_with_numbers_of_any_kind():
     two: Any = np.float32(2)
     mean = 1 + two * Mean(0.5, (1.0, 2.0)) - np.int64(1)
     assert mean.constant == 1.0 and mean.entropy == (2.0, 4.0)
+    assert (-mean / 4).constant == -0.25 and (-mean / 4).entropy == (-0.5, -1.0)
 
 
 class Weighed(SegmentationLoss):

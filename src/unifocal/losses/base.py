@@ -14,7 +14,7 @@ from ..slopes import evaluate, evaluate_by
 from ..sums import Engine, MaskExponent, Slopes, SumName, constant, of_voxel_sums, tracing, voxel_sums
 from ..terms import ClassSums, Factors, Mean
 from .arguments import check_arguments, within
-from .inputs import read_inputs
+from .inputs import describe, read_inputs
 from .values import Inputs, check_labels, values_are_checked
 
 REGION: tuple[SumName, ...] = ("tp", "fp", "fn")
@@ -65,9 +65,10 @@ class SegmentationLoss(nn.Module, ABC):
                             (any false alarm then costs nearly 1), or "skip" it.
         smooth              region terms only: added to numerator and denominator of every overlap index, in voxels.
         engine              which engine computes the sums, see `unifocal.engines()`: "auto" takes the fastest that can
-                            serve a call; another name that one, or raises RuntimeError with the reason why not. A
-                            gradient that is differentiated itself is the reference's, and so are many that are wanted
-                            at once (is_grads_batched); there is no forward mode.
+                            serve a call, and warns once if the compiled one is missing on this machine; another
+                            name that one, or raises RuntimeError with the reason why not. A gradient that is
+                            differentiated itself is the reference's, and so are those of torch.func and many that are
+                            wanted at once (is_grads_batched); there is no forward mode.
         reduction           over the images: "mean" and "sum", or "none" for one value per image, shape (N,). An
                             image without a valid voxel has the value 0 and does not count in the mean.
     """
@@ -99,7 +100,7 @@ class SegmentationLoss(nn.Module, ABC):
         """The loss of every image, in the words of terms.py.
 
         What they cannot say may be computed from the sums themselves, (N,) or (1,) for the pooled batch, by operations
-        that autograd knows.
+        that autograd knows. Parameters that are learnt in it get their gradient, too; the sums are then computed twice.
         """
 
     def focus(self, x: Inputs, index: tuple[int, ...]) -> float | Sequence[float] | Tensor | MaskExponent:
@@ -170,6 +171,8 @@ class SegmentationLoss(nn.Module, ABC):
         mean = self.equation(s)
         if isinstance(mean, Mean):
             self._check_parts(mean)
+        else:
+            self._check_values(mean, voxels.shape[0])
         if by_engine is not None and isinstance(mean, Mean) and not self.batch:
             return evaluate_by(by_engine, mean, s, values, labelled, voxels, self.reduction)
         share = self._share_of_images(None if all_valid else voxels, voxels.shape[0], images, processes)
@@ -188,6 +191,16 @@ class SegmentationLoss(nn.Module, ABC):
             raise TypeError(
                 f"{type(self).__name__}: wants is {names[self.wants]}, but its equation is written on {names[parts]}. "
                 "Set wants to ENTROPY for a voxel_mean, to REGION for a class_mean, to ENTROPY + REGION for both."
+            )
+
+    def _check_values(self, values: object, n: int) -> None:
+        of_images = isinstance(values, Tensor) and (
+            values.ndim == 0 or (values.ndim == 1 and (values.shape[0] == n or values.shape[0] == 1))
+        )
+        if not of_images:
+            raise TypeError(
+                f"{type(self).__name__}: its equation must return a Mean, or one value for each of {n} images as a "
+                f"tensor of shape (N,), (1,) or (); got {describe(values)}."
             )
 
     def _share_of_images(self, voxels: Tensor | None, n: int, images: Tensor | None, processes: int) -> float | Tensor:

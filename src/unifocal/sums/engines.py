@@ -19,7 +19,9 @@ for float64 x. README.md says what they compute, and masks.py what `masks` does:
 (N, K, *spatial), weights (N, *spatial) or None, and steps are voxels per unit of length along each spatial axis.
 """
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -37,6 +39,8 @@ _EVERYTHING = ("tp", "fp", "fn", "tn", "ce", "rest")
 def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> ModuleType:
     """The engine of that name, or for "auto" the first that can serve the call."""
     if name == "auto":
+        if x.device.type == "cpu" and (missing := native.why_missing()):
+            _warn_once(missing)
         return next(e for e in ENGINES.values() if e.why_not(x, labels, weights, form) is None)
     if name not in ENGINES:
         raise ValueError(f"engine must be one of 'auto', {', '.join(map(repr, ENGINES))}; got {name!r}.")
@@ -44,6 +48,16 @@ def select(name: str, x: Tensor, labels: Tensor, weights: Tensor | None, form: F
     if reason:
         raise RuntimeError(f"engine={name!r} cannot serve this call: {reason}. engine='auto' chooses one that can.")
     return ENGINES[name]
+
+
+@cache
+def _warn_once(missing: str) -> None:
+    warnings.warn(
+        "unifocal computes with operations of PyTorch on this CPU, several times as slowly as its compiled engine "
+        f"would: {missing}. engine='aten' says that this is meant.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def select_for_masks(name: str, labels: Tensor, weights: Tensor | None, dense: bool) -> ModuleType:

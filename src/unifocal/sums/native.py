@@ -39,7 +39,10 @@ _DTYPES = {
 T = TypeVar("T")
 
 _CALL = struct.Struct("=69q")  # struct Call of cpu/call.h
-_REINSTALL = "with g++ or clang++ there, `pip install --force-reinstall --no-deps --no-cache-dir unifocal` compiles it"
+_REINSTALL = (
+    "with g++ or clang++ there, installing unifocal once more compiles it: from where you have it, by "
+    "`pip install -v --force-reinstall --no-deps --no-cache-dir FOLDER_OR_ADDRESS`"
+)
 _MASKS = struct.Struct("=25q6dq")  # struct Masks
 _MEAN = struct.Struct("=7qd16q")  # struct Mean of cpu/mean.cpp
 _REGION = struct.Struct("=10q3dq")  # struct Region
@@ -52,7 +55,7 @@ _ONE_THREAD = 32_768  # voxel-classes below which a second thread costs more tha
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
     if not LIBRARY.exists():
-        return f"it was not compiled when this package was installed, for want of a C++ compiler; {_REINSTALL}"
+        return f"it was not compiled when this package was installed, as for want of a C++ compiler; {_REINSTALL}"
     try:
         library = ctypes.CDLL(str(LIBRARY))
         for name in (
@@ -72,6 +75,12 @@ def _load() -> ctypes.CDLL | str:
     return library
 
 
+def why_missing() -> str | None:
+    """Why it serves no call on this machine, if that is so."""
+    library = _load()
+    return library if isinstance(library, str) else None
+
+
 @cache
 def instructions() -> int:
     """Position in INSTRUCTIONS of the widest instruction set that this processor has."""
@@ -84,14 +93,14 @@ def detail() -> str:
     library = _load()
     if isinstance(library, str):
         return "C++"
-    return f"C++, {INSTRUCTIONS[instructions()]}, {'OpenMP' if library.unifocal_openmp() else 'one thread'}"
+    threads = "OpenMP" if library.unifocal_openmp() else "one thread"
+    return f"C++, {INSTRUCTIONS[instructions()]}, {threads}; A-FL in up to {MOST_AXES} dimensions"
 
 
 def why_not(x: Tensor, labels: Tensor, weights: Tensor | None, form: Form | None) -> str | None:
     """Its reason not to serve a call: no library, or tensors that are not in the memory of the CPU."""
-    library = _load()
-    if isinstance(library, str):
-        return library
+    if missing := why_missing():
+        return missing
     if x.device.type != "cpu":
         return f"it computes on the CPU, and the logits are on {x.device}"
     if not has_memory(x, labels, weights):

@@ -5,6 +5,7 @@ dispatch costs more than a small kernel.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -64,14 +65,19 @@ def function_of_sums(
     noticed  to it is added what an engine that looks at the labels found odd about them: FOREIGN, UNBALANCED
     x        may have spatial axes: putting its voxels in a row is part of the one step here
     """
-    if not has_memory(x, labels, weights):
-        if isinstance(gamma, MaskExponent):
-            gamma = rest_gamma = exponents(gamma, _dtype(x), engine)
-        assert not isinstance(rest_gamma, MaskExponent)
-        return function(*differentiable_sums(flat(x), labels, weights, gamma, rest_gamma, form, engine))[0]
-    arguments = (x, labels, weights, gamma, rest_gamma, form, engine)
-    result: Tensor = _FunctionOfSums.apply(function, noticed, *arguments)  # type: ignore[no-untyped-call]
-    return result
+    if has_memory(x, labels, weights):
+        arguments = (x, labels, weights, gamma, rest_gamma, form, engine)
+        with suppress(_Learns):
+            result: Tensor = _FunctionOfSums.apply(function, noticed, *arguments)  # type: ignore[no-untyped-call]
+            return result
+    if isinstance(gamma, MaskExponent):
+        gamma = rest_gamma = exponents(gamma, _dtype(x), engine)
+    assert not isinstance(rest_gamma, MaskExponent)
+    return function(*differentiable_sums(flat(x), labels, weights, gamma, rest_gamma, form, engine))[0]
+
+
+class _Learns(Exception):
+    """A function of the sums is one of something else, too, that receives a gradient."""
 
 
 class _Sums(torch.autograd.Function):
@@ -129,8 +135,10 @@ class _FunctionOfSums(torch.autograd.Function):
         ctx.save_for_backward(x, labels, weights, gamma, rest_gamma)
         values, labelled, voxels = ctx.engine.forward(row, labels, weights, gamma, rest_gamma, form, **more)
         value, ctx.slopes = function(values, labelled, voxels, getattr(ctx.engine, "mean", None))
-        if ctx.slopes is None and ctx.needs_input_grad[2]:
+        if ctx.slopes is None:
             with torch.enable_grad():
+                if function(values, labelled, voxels)[0].requires_grad:
+                    raise _Learns
                 again = function(values.requires_grad_(), labelled, voxels)[0]
             ctx.slopes = lambda upstream: torch.autograd.grad(again, values, upstream, retain_graph=True)[0]
         return value

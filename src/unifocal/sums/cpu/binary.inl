@@ -58,18 +58,3 @@ template <class F>
 INLINE typename Lanes<F>::V entropy_of(typename Lanes<F>::V soft, typename Lanes<F>::V against) {
     return smaller(soft + larger(against, (typename Lanes<F>::V){}), all(Lanes<F>::HUGE_LOG));
 }
-
-// Exponents of 0, 1/2, 1, 2; different ones of these; or any, and a step of its own.
-enum Focus { EVEN, HALF, LINEAR, SQUARE, SIMPLE, ANY };
-
-template <class F>
-INLINE Focus focus_of(F exponent) {
-    return exponent == 0 ? EVEN : exponent == (F)0.5 ? HALF : exponent == 1 ? LINEAR : exponent == 2 ? SQUARE : ANY;
-}
-
-INLINE bool takes_probabilities(Focus focus) { return focus != EVEN && focus != ANY; }
-
-template <class F>
-INLINE typename Lanes<F>::V focused(Focus focus, typename Lanes<F>::V x, const F* power) {
-    return focus == SQUARE ? x * x : focus == LINEAR ? x : focus == HALF ? root(x) : load(power);
-}

@@ -1,5 +1,7 @@
 // A block of voxels, tile by tile.
 
+static_assert(MEAN < STEPS && FALLEN < STEPS && FOCUS < STEPS, "a tile has a row for each step");
+
 template <class F>
 void process(const Tile<F>& t, int64_t padded) {
     const bool back = t.c.backward;

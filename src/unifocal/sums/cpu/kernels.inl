@@ -1,5 +1,9 @@
-// The kernels for one instruction set: in namespace UNIFOCAL_ISA, with vectors of UNIFOCAL_BYTES. A block is worked on in tiles of voxels that fit the first-level cache, and a tile a vector of voxels
-// at a time through all channels.
+// The kernels for one instruction set: in namespace UNIFOCAL_ISA, with vectors of UNIFOCAL_BYTES. The other .inl files are
+// parts of this one, in the order in which they need each other.
+//
+// A block is worked on in tiles of voxels that fit the first-level cache, and a tile a vector of voxels at a time through
+// all channels. Tiles are passed by value: what a reference refers to any store might change, and it would be read again
+// and again.
 
 namespace unifocal::UNIFOCAL_ISA {
 namespace {
@@ -13,7 +17,7 @@ namespace {
 #include "tile.inl"
 
 #include "softmax_classes.inl"
-#include "rest.inl"
+#include "general.inl"
 #include "binary.inl"
 #include "binary_classes.inl"
 #include "binary_soft.inl"
@@ -21,12 +25,6 @@ namespace {
 #include "blocks.inl"
 
 #include "surfaces.inl"
-
-#undef LANES
-#undef INLINE
-#undef INLINE_LAMBDA
-#undef FOR_DTYPE
-#undef FOR_INTEGER
 
 }  // namespace
 

@@ -103,11 +103,15 @@ INLINE typename Lanes<F>::V magnitude(typename Lanes<F>::V x) {
 }
 
 #if UNIFOCAL_BYTES == 64
-INLINE bool any(Lanes<float>::I mask) { return _mm512_movepi32_mask((__m512i)mask); }
-INLINE bool any(Lanes<double>::I mask) { return _mm512_movepi64_mask((__m512i)mask); }
+template <class I>
+INLINE bool any(I mask) {
+    return sizeof mask[0] == 4 ? _mm512_movepi32_mask((__m512i)mask) : _mm512_movepi64_mask((__m512i)mask);
+}
 #elif UNIFOCAL_BYTES == 32
-INLINE bool any(Lanes<float>::I mask) { return _mm256_movemask_ps((__m256)mask); }
-INLINE bool any(Lanes<double>::I mask) { return _mm256_movemask_pd((__m256d)mask); }
+template <class I>
+INLINE bool any(I mask) {
+    return sizeof mask[0] == 4 ? _mm256_movemask_ps((__m256)mask) : _mm256_movemask_pd((__m256d)mask);
+}
 #else
 template <class I>
 INLINE bool any(I mask) {

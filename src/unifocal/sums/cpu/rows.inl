@@ -135,7 +135,7 @@ const char* at(const View& view, int64_t n, int64_t k, int64_t v) {
     return view.data + (n * view.n + k * view.k + v * view.v) * size_of(view.dtype);
 }
 
-// V values of one channel, 0 behind them up to `padded`
+// `count` values of one channel, 0 behind them up to `padded`
 template <class F>
 void read_channel(const View& view, int64_t n, int64_t k, int64_t v, int64_t count, int64_t padded, F* to) {
     const char* from = at(view, n, k, v);

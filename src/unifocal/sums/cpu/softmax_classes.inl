@@ -102,17 +102,6 @@ INLINE typename Lanes<F>::V log_p_of_own(const Tile<F>& t, int64_t v) {
     return smaller(load(t.step(LOG_SUM) + v) + load(t.step(FAR) + v), all(Lanes<F>::HUGE_LOG));
 }
 
-// A loop for each of what may be wanted, told to `sum` as types: the sums of all of it are more than there are registers.
-template <class Sum>
-INLINE void as_wanted(bool region, bool entropy, const Sum& sum) {
-    if (region && entropy)
-        sum(std::true_type(), std::true_type());
-    else if (region)
-        sum(std::true_type(), std::false_type());
-    else
-        sum(std::false_type(), std::true_type());
-}
-
 template <int K, bool REGION, bool ENTROPY, class F>
 INLINE void sum_few(const Tile<F>& t, int64_t padded) {
     LANES;

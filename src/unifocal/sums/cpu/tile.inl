@@ -343,4 +343,28 @@ struct Tile {
     }
 };
 
-// Tiles are passed by value: what a reference refers to any store might change, and it would be read again and again.
+// A loop for each of what may be wanted, told to `sum` as types: the sums of all of it are more than there are registers.
+template <class Sum>
+INLINE void as_wanted(bool region, bool entropy, const Sum& sum) {
+    if (region && entropy)
+        sum(std::true_type(), std::true_type());
+    else if (region)
+        sum(std::true_type(), std::false_type());
+    else
+        sum(std::false_type(), std::true_type());
+}
+
+// Exponents of 0, 1/2, 1, 2; different ones of these; or any, and a step of its own.
+enum Focus { EVEN, HALF, LINEAR, SQUARE, SIMPLE, ANY };
+
+template <class F>
+INLINE Focus focus_of(F exponent) {
+    return exponent == 0 ? EVEN : exponent == (F)0.5 ? HALF : exponent == 1 ? LINEAR : exponent == 2 ? SQUARE : ANY;
+}
+
+INLINE bool takes_probabilities(Focus focus) { return focus != EVEN && focus != ANY; }
+
+template <class F>
+INLINE typename Lanes<F>::V focused(Focus focus, typename Lanes<F>::V x, const F* power) {
+    return focus == SQUARE ? x * x : focus == LINEAR ? x : focus == HALF ? root(x) : load(power);
+}
