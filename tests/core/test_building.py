@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from unifocal.sums import native
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/unifocal/sums/cpu").glob("*.cpp"))
 
@@ -21,6 +23,13 @@ def test_a_compiler_takes_every_file(compiler):
         command = [compiler, "-std=c++17", "-fsyntax-only", "-Wno-psabi", str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_with_a_compiler_the_engine_is_there():
+    """What does not compile is only told by an installation, so that the tests would go on without it."""
+    if not shutil.which("g++"):
+        pytest.skip("no g++ here")
+    assert native.why_missing() is None
 
 
 def test_without_a_compiler_the_installation_goes_on_and_an_old_library_goes(tmp_path):
