@@ -24,6 +24,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "unifocal-setup"
 CONSTRAINTS = ROOT / "constraints.txt"
+LIBRARY = ROOT / "src/unifocal/sums/_native.so"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GPU_PREFIXES = ("nvidia", "cuda", "triton")
 SUPPORTED = ((3, 11), (3, 13))
@@ -36,7 +37,8 @@ def setup() -> None:
             f"unifocal needs Python 3.11 to 3.13; this is {sys.version.split()[0]} ({sys.executable}).\n"
             "Name another one: make test PYTHON=python3.11"
         )
-    wanted = f"{sys.version}\n{_fingerprint()}"
+    compiler = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)  # one may come later
+    wanted = f"{sys.version}\n{_fingerprint()}\n{compiler}"
     found = STAMP.read_text() if STAMP.exists() and PYTHON.exists() else ""
     if found == wanted:
         return
@@ -51,6 +53,8 @@ def setup() -> None:
     torch = _pinned("torch")
     pip("install", *_index_for(torch), torch, reason="installing torch")
     pip("install", "-e", f"{ROOT}[dev]", reason="installing unifocal and its tools")
+    if not LIBRARY.exists():  # which pip does not pass on
+        print("  its C++ did not compile (is g++ or clang++ here?): on CPUs the losses take several times as long")
     compile_all()
     STAMP.write_text(wanted)
 

@@ -132,6 +132,7 @@ def voxel_mean(s: ClassSums, factors: Sequence[float] | Tensor | None = None) ->
     """Mean over the valid voxels of the cross-entropy of their class, times the factor of that class.
 
     With class weights it is the weighted mean, a voxel weighing as much as its class; with no valid voxel it is 0.
+    Factors in a tensor are constants: no gradient flows to what they are made of.
     """
     weights = s.class_weights
     if factors is None:
